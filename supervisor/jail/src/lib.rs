@@ -1,0 +1,20 @@
+//! What a jailed process may do: the spec that the supervisor writes, the profiles that people
+//! review, and the seccomp programs made from them.
+//!
+//! ```text
+//!  profiles/jail/*.toml ──► Profile ──► Programs ─┐
+//!                                                 ├─► jail-exec: confine, then exec
+//!  supervisor ──(first frame on stdin)──► Spec ───┘
+//! ```
+//!
+//! This library decides nothing about environments or executions, and starts no process.
+
+mod profile;
+mod seccomp;
+mod spec;
+
+pub use profile::{Action, Condition, Profile, ProfileError, Rlimits, Rule, Value};
+pub use seccomp::{Facts, Programs, SeccompError};
+pub use spec::{
+    Access, Grant, Identity, Kind, LAUNCH_FAILED_EXIT_CODE, Layer, Namespaces, PROTOCOL_FD, SPEC_BYTES_MAX, Spec,
+};

@@ -1,0 +1,128 @@
+//! Compiles a profile into the stack of seccomp programs that the kernel runs.
+//!
+//! A seccompiler filter knows two answers only, so a profile becomes one program per answer other
+//! than its default: `enosys`, `eperm` and `kill` pass everything they do not name, and the last
+//! program is the allow-list. The kernel takes the strictest answer of all of them
+//! (`seccomp(2)`: KILL before ERRNO before ALLOW), so the allow-list also lets through what an
+//! earlier program answers with an error.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{BpfProgram, TargetArch, compile_from_json};
+use serde_json::{Value as Json, json};
+
+use crate::profile::{Action, Comparison, Condition, NamedValue, Profile, Value};
+
+/// What only the process that is being sealed knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    pub own_pid: u64,
+    /// Addresses of the three execve arguments: known to nobody after the exec.
+    pub secret_path: u64,
+    pub secret_arguments: u64,
+    pub secret_environment: u64,
+}
+
+/// The programs in the order in which they are installed.
+pub struct Programs(pub Vec<BpfProgram>);
+
+#[derive(Debug, thiserror::Error)]
+pub enum SeccompError {
+    #[error("seccomp is implemented for x86_64 and aarch64 only")]
+    Architecture,
+    #[error("the profile does not compile: {0}")]
+    Compile(String),
+}
+
+impl Programs {
+    pub fn compile(profile: &Profile, facts: &Facts) -> Result<Programs, SeccompError> {
+        let architecture = TargetArch::try_from(std::env::consts::ARCH).map_err(|_| SeccompError::Architecture)?;
+        let mut programs = Vec::new();
+        for answer in [Action::Enosys, Action::Eperm, Action::Kill] {
+            let filter = entries(profile, facts, |action| action == answer);
+            if answer != profile.default && !filter.is_empty() {
+                programs.push(program(architecture, "allow".into(), json_action(answer), filter)?);
+            }
+        }
+        let passed = entries(profile, facts, |action| action != Action::Kill && action != profile.default);
+        programs.push(program(architecture, json_action(profile.default), "allow".into(), passed)?);
+        Ok(Programs(programs))
+    }
+}
+
+fn program(architecture: TargetArch, mismatch: Json, matched: Json, filter: Vec<Json>) -> Result<BpfProgram, SeccompError> {
+    let document = json!({
+        "program": { "mismatch_action": mismatch, "match_action": matched, "filter": filter }
+    });
+    let mut compiled = compile_from_json(document.to_string().as_bytes(), architecture)
+        .map_err(|error| SeccompError::Compile(error.to_string()))?;
+    compiled.remove("program").ok_or_else(|| SeccompError::Compile("seccompiler lost the program".to_owned()))
+}
+
+fn entries(profile: &Profile, facts: &Facts, wanted: impl Fn(Action) -> bool) -> Vec<Json> {
+    let mut conditional: BTreeMap<&str, Vec<Json>> = BTreeMap::new();
+    let mut unconditional: BTreeMap<&str, Json> = BTreeMap::new();
+    for rule in profile.rule.iter().filter(|rule| wanted(rule.action)) {
+        for syscall in &rule.syscalls {
+            if rule.when.is_empty() {
+                unconditional.insert(syscall, json!({ "syscall": syscall }));
+            } else {
+                let arguments: Vec<Json> = rule.when.iter().map(|condition| json_condition(condition, facts)).collect();
+                conditional.entry(syscall).or_default().push(json!({ "syscall": syscall, "args": arguments }));
+            }
+        }
+    }
+    conditional.retain(|syscall, _| !unconditional.contains_key(syscall));
+    unconditional.into_values().chain(conditional.into_values().flatten()).collect()
+}
+
+fn json_condition(condition: &Condition, facts: &Facts) -> Json {
+    let value = match &condition.value {
+        Value::Number(number) => *number,
+        Value::Named(NamedValue::OwnPid) => facts.own_pid,
+        Value::Named(NamedValue::SecretPath) => facts.secret_path,
+        Value::Named(NamedValue::SecretArguments) => facts.secret_arguments,
+        Value::Named(NamedValue::SecretEnvironment) => facts.secret_environment,
+    };
+    let operator = match (condition.is, condition.mask) {
+        (Comparison::Equal, Some(mask)) => json!({ "masked_eq": mask }),
+        (Comparison::Equal, None) => json!("eq"),
+        (Comparison::NotEqual, _) => json!("ne"),
+        (Comparison::AtMost, _) => json!("le"),
+    };
+    let width = if condition.int { "dword" } else { "qword" };
+    json!({ "index": condition.argument, "type": width, "op": operator, "val": value })
+}
+
+fn json_action(action: Action) -> Json {
+    match action {
+        Action::Allow => json!("allow"),
+        Action::Enosys => json!({ "errno": nix::libc::ENOSYS }),
+        Action::Eperm => json!({ "errno": nix::libc::EPERM }),
+        Action::Kill => json!("kill_process"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+
+    const FACTS: Facts = Facts { own_pid: 7, secret_path: 8, secret_arguments: 9, secret_environment: 10 };
+
+    #[test]
+    fn every_profile_compiles_and_names_known_system_calls_only() {
+        for kind in Kind::ALL {
+            let programs = Programs::compile(&Profile::load(kind).unwrap(), &FACTS)
+                .unwrap_or_else(|error| panic!("{kind}: {error}"));
+            assert!(programs.0.iter().all(|program| program.len() <= 4096));
+        }
+    }
+
+    #[test]
+    fn an_unknown_system_call_is_refused() {
+        let text = "default = 'kill'\n[rlimits]\ncore_bytes_max = 0\nopen_files_max = 1\nfile_bytes_max = 0\nlocked_bytes_max = 0\nqueued_bytes_max = 0\nstack_bytes_max = 1\n[[rule]]\nsyscalls = ['read', 'no_such_call']\naction = 'allow'\nreason = 'to be refused'\n";
+        let profile: Profile = toml::from_str(text).unwrap();
+        assert!(Programs::compile(&profile, &FACTS).is_err());
+    }
+}

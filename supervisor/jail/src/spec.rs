@@ -1,0 +1,159 @@
+//! The one message that jail-exec reads: everything about the process it is about to become.
+//!
+//! The spec is written by the supervisor and is trusted; it still bounds its own size.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The descriptor on which a jailed process finds its protocol socket.
+pub const PROTOCOL_FD: i32 = 3;
+
+/// The largest spec that jail-exec reads, in bytes.
+pub const SPEC_BYTES_MAX: usize = 256 * 1024;
+
+/// The exit code of a jail-exec that could not build the jail. Its reason stands on stderr.
+pub const LAUNCH_FAILED_EXIT_CODE: i32 = 121;
+
+/// Which profile of `profiles/jail/` holds the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Guest,
+    Host,
+    Installer,
+    Analyzer,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 4] = [Kind::Guest, Kind::Host, Kind::Installer, Kind::Analyzer];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Guest => "guest",
+            Kind::Host => "host",
+            Kind::Installer => "installer",
+            Kind::Analyzer => "analyzer",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// A layer of the jail that a host may lack. What every Linux host has (no_new_privs, rlimits,
+/// seccomp) is no choice and therefore not listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layer {
+    /// Files by Landlock.
+    Landlock,
+    /// Memory, processes and CPU by a control group.
+    Cgroup,
+    /// A user id that no other process has.
+    UserId,
+    /// Network, IPC and UTS namespaces of its own.
+    Namespaces,
+    /// An own, nearly empty root directory.
+    PrivateRoot,
+}
+
+impl Layer {
+    pub const ALL: [Layer; 5] =
+        [Layer::Landlock, Layer::Cgroup, Layer::UserId, Layer::Namespaces, Layer::PrivateRoot];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Layer::Landlock => "landlock",
+            Layer::Cgroup => "cgroup",
+            Layer::UserId => "user_id",
+            Layer::Namespaces => "namespaces",
+            Layer::PrivateRoot => "private_root",
+        }
+    }
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// What the process may do with a granted path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    Read,
+    Execute,
+    Write,
+    /// A folder of socket files, to connect to.
+    Connect,
+}
+
+/// One path of the host that exists in the jail. The list of grants is at once the content of the
+/// private root and the list of Landlock rules.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    pub source: PathBuf,
+    pub target: PathBuf,
+    pub access: Access,
+}
+
+impl Grant {
+    pub fn new(source: impl Into<PathBuf>, target: impl Into<PathBuf>, access: Access) -> Grant {
+        Grant { source: source.into(), target: target.into(), access }
+    }
+
+    /// Where the jailed process finds it: without a private root a path keeps its place.
+    pub fn inside(&self, private_root: bool) -> &Path {
+        if private_root { &self.target } else { &self.source }
+    }
+}
+
+/// A user id (and group id of the same number) that belongs to this process alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    pub uid: u32,
+}
+
+/// Which namespaces are unshared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Namespaces {
+    #[default]
+    None,
+    /// Directly, with the privilege of root.
+    Privileged,
+    /// Through a user namespace of its own.
+    User,
+}
+
+/// Everything that jail-exec has to know.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    pub kind: Kind,
+    /// The program, as a path inside the jail.
+    pub program: PathBuf,
+    /// The arguments, without the program itself.
+    pub arguments: Vec<String>,
+    /// The whole environment.
+    pub environment: BTreeMap<String, String>,
+    /// The process that must still be the parent when the death signal is set.
+    pub supervisor_pid: i32,
+    /// `cgroup.procs` files that the process enters.
+    pub cgroups: Vec<PathBuf>,
+    pub identity: Option<Identity>,
+    pub namespaces: Namespaces,
+    /// An empty directory on which the private root is mounted, if there is to be one.
+    pub root: Option<PathBuf>,
+    pub landlock: bool,
+    pub grants: Vec<Grant>,
+    /// The directory in which the program starts, inside the jail.
+    pub directory: PathBuf,
+}
