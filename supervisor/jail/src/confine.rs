@@ -84,7 +84,7 @@ impl Unconfined {
         }
         die_with_supervisor(&spec)?;
         setsid().step("start a session")?;
-        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         SigSet::empty().thread_set_mask().step("clear the signal mask")?;
         sys::reset_signal_actions();
         enter_namespaces(&spec)?;

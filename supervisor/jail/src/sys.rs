@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use nix::libc;
@@ -17,18 +17,18 @@ pub fn standard_input_socket() -> UnixStream {
     UnixStream::from(unsafe { OwnedFd::from_raw_fd(0) })
 }
 
-/// Puts `descriptor` at number `target`, without the close-on-exec flag (`dup2(2)`).
+/// Puts `descriptor` at number `target`, without the close-on-exec flag (`dup2(2)`, `fcntl(2)`).
 pub fn place_descriptor(descriptor: OwnedFd, target: RawFd) -> io::Result<()> {
-    use std::os::fd::IntoRawFd;
     let number = descriptor.into_raw_fd();
+    if number == target {
+        // SAFETY: F_SETFD touches no memory, and the process owns the descriptor.
+        return check(unsafe { libc::fcntl(number, libc::F_SETFD, 0) });
+    }
     // SAFETY: dup2 touches no memory. The process owns `number`, and whatever stood at `target` is
     // one of the descriptors that main replaces on purpose.
     check(unsafe { libc::dup2(number, target) })?;
-    if number != target {
-        // SAFETY: `number` was taken out of its owner above and is closed once.
-        check(unsafe { libc::close(number) })?;
-    }
-    Ok(())
+    // SAFETY: `number` was taken out of its owner above and is closed once.
+    check(unsafe { libc::close(number) })
 }
 
 /// Marks every descriptor from `first` on as closed at exec (`close_range(2)`, Linux 5.11).
