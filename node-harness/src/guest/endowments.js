@@ -1,0 +1,62 @@
+// @ts-check
+/**
+ * The environment's functions as the program sees them: each call is a frame to the supervisor,
+ * which decides whether it is made.
+ */
+import { toJson } from './json.js';
+
+/**
+ * @param {(json: string) => void} sendText
+ * @param {string[]} functions
+ * @param {import('../shared/protocol.js').Budgets} budgets
+ */
+export const makeEndowments = (sendText, functions, { apiCallsMax, paramsBytesMax }) => {
+  /** @type {Map<number, { resolve: (value: unknown) => void, reject: (error: Error) => void }>} */
+  const waiting = new Map();
+  let calls = 0;
+
+  /** @param {string} name @param {unknown[]} values */
+  const call = async (name, values) => {
+    if (values.length > 1) {
+      throw new TypeError(`${name} takes one argument, an object; ${values.length} were given`);
+    }
+    if (calls >= apiCallsMax) {
+      throw Object.assign(new RangeError(`more than ${apiCallsMax} API calls in one execution`), { code: 'api_call_limit' });
+    }
+    const callId = (calls += 1);
+    const params = toJson(values[0] === undefined ? {} : values[0], 'params', paramsBytesMax);
+    return new Promise((resolve, reject) => {
+      waiting.set(callId, { resolve, reject });
+      sendText(`{"call":{"callId":${callId},"name":${JSON.stringify(name)},"params":${params}}}`);
+    });
+  };
+
+  /** @type {Record<string, Function>} */
+  const globals = {};
+  for (const name of functions) {
+    globals[name] = { [name]: /** @param {...unknown} values */ (...values) => call(name, values) }[name];
+  }
+
+  /** @param {number} callId */
+  const take = (callId) => {
+    const found = waiting.get(callId);
+    waiting.delete(callId);
+    return found;
+  };
+
+  return {
+    globals: harden(globals),
+    /** @param {{ callId: number, value: unknown }} message */
+    settleReturn: ({ callId, value }) => take(callId)?.resolve(value),
+    /** @param {{ callId: number, error: import('../shared/protocol.js').ErrorDetails }} message */
+    settleThrow: ({ callId, error }) => {
+      const { name, message, code } = error;
+      const thrown = Object.assign(new Error(message), code === undefined ? {} : { code });
+      if (name && name !== 'Error') {
+        Object.defineProperty(thrown, 'name', { value: name, configurable: true, writable: true });
+      }
+      take(callId)?.reject(thrown);
+    },
+    cutOff: () => waiting.clear(),
+  };
+};

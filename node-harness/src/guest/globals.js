@@ -1,0 +1,29 @@
+// @ts-check
+/**
+ * What a program finds beside ECMAScript as SES permits it. Everything here is hardened once and
+ * shared by all executions: it holds no state that one execution could leave to another.
+ */
+import { Float32Array, Float64Array } from './perimeter.js';
+
+/** @param {string} text */
+const toBase64 = (text) => btoa(text);
+/** @param {string} text */
+const fromBase64 = (text) => atob(text);
+
+/** @type {Record<string, unknown>} */
+export const sharedGlobals = harden({
+  Date,
+  Math,
+  Intl,
+  Float32Array,
+  Float64Array,
+  URL,
+  URLSearchParams,
+  TextEncoder,
+  TextDecoder,
+  AbortController,
+  AbortSignal,
+  structuredClone: /** @param {unknown} value */ (value) => structuredClone(value),
+  btoa: toBase64,
+  atob: fromBase64,
+});

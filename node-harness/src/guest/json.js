@@ -1,0 +1,133 @@
+// @ts-check
+/**
+ * Turns a program's value into JSON text, rebuilt by us: no `toJSON`, no method of the value is
+ * called. What JSON lacks becomes: undefined, NaN and infinities → null; BigInt → string;
+ * Date → ISO string; Map → object (string keys) or array of entries; Set and typed arrays → array;
+ * Error → {name, message}. Functions, symbols and cycles are refused with their path.
+ */
+
+/** Deeper values are refused: readers of JSON commonly stop at 128. */
+const DEPTH_MAX = 100;
+
+/**
+ * @param {string} code
+ * @param {string} message
+ */
+const refuse = (code, message) => {
+  throw Object.assign(new TypeError(message), { code });
+};
+
+/** @param {string} path @param {string | number} key */
+const under = (path, key) =>
+  typeof key === 'number' ? `${path}[${key}]` : /^[\w$]+$/.test(key) ? `${path}.${key}` : `${path}[${JSON.stringify(key)}]`;
+
+/** @param {any} value @param {string} path @param {object[]} parents @param {{ left: number }} room @returns {unknown} */
+const rebuild = (value, path, parents, room) => {
+  room.left -= 1;
+  if (room.left < 0) {
+    refuse('result_too_large', `the value at ${path} makes the result too large`);
+  }
+  switch (typeof value) {
+    case 'string':
+      room.left -= value.length;
+      return value.toWellFormed();
+    case 'number':
+      return Number.isFinite(value) ? value : null;
+    case 'boolean':
+      return value;
+    case 'undefined':
+      return null;
+    case 'bigint':
+      return `${value}`;
+    case 'function':
+    case 'symbol':
+      return refuse('not_serialisable', `${path} is a ${typeof value}, which has no JSON form`);
+    default:
+      return value === null ? null : rebuildObject(value, path, parents, room);
+  }
+};
+
+/** @param {any} value @param {string} path @param {object[]} parents @param {{ left: number }} room @returns {unknown} */
+const rebuildObject = (value, path, parents, room) => {
+  if (parents.includes(value)) {
+    refuse('not_serialisable', `${path} refers back to an object that contains it`);
+  }
+  if (parents.length >= DEPTH_MAX) {
+    refuse('not_serialisable', `${path} lies more than ${DEPTH_MAX} levels deep`);
+  }
+  const inner = [...parents, value];
+  /** @param {Iterable<unknown>} items @returns {unknown[]} */
+  const list = (items) => {
+    const result = [];
+    for (const item of items) {
+      result.push(rebuild(item, under(path, result.length), inner, room));
+    }
+    return result;
+  };
+  if (Array.isArray(value)) {
+    if (value.length > room.left) {
+      refuse('result_too_large', `the array at ${path} makes the result too large`);
+    }
+    return list(Array.from({ length: value.length }, (_, index) => value[index]));
+  }
+  if (value instanceof Date) {
+    const time = Date.prototype.getTime.call(value);
+    return Number.isNaN(time) ? null : Date.prototype.toISOString.call(value);
+  }
+  if (value instanceof Map) {
+    const entries = Array.from(Map.prototype.entries.call(value));
+    return entries.every(([key]) => typeof key === 'string')
+      ? fields(entries, path, inner, room)
+      : list(entries);
+  }
+  if (value instanceof Set) {
+    return list(Array.from(Set.prototype.values.call(value)));
+  }
+  if (ArrayBuffer.isView(value) && !(value instanceof DataView)) {
+    return list(/** @type {Uint8Array} */ (/** @type {unknown} */ (value)));
+  }
+  if (value instanceof Error) {
+    return { name: text(value, 'name'), message: text(value, 'message') };
+  }
+  if (value instanceof Promise) {
+    refuse('not_serialisable', `${path} is a promise: write \`await\` before it`);
+  }
+  return fields(Object.keys(value).map((key) => [key, value[key]]), path, inner, room);
+};
+
+/** @param {any[][]} entries @param {string} path @param {object[]} parents @param {{ left: number }} room @returns {object} */
+const fields = (entries, path, parents, room) => {
+  const result = Object.create(null);
+  for (const [key, item] of entries) {
+    room.left -= key.length;
+    // As in JSON.stringify, a field without a value is left out.
+    if (item !== undefined) {
+      result[key.toWellFormed()] = rebuild(item, under(path, key), parents, room);
+    }
+  }
+  return result;
+};
+
+/** A string property of a hostile object, or the empty string. @param {any} value @param {string} key */
+export const text = (value, key) => {
+  try {
+    const found = value[key];
+    return typeof found === 'string' ? found.toWellFormed() : '';
+  } catch {
+    return '';
+  }
+};
+
+/**
+ * @param {unknown} value
+ * @param {string} name  what error messages call the value, such as `result`
+ * @param {number} bytesMax
+ * @returns {string} JSON
+ */
+export const toJson = (value, name, bytesMax) => {
+  const json = JSON.stringify(rebuild(value, name, [], { left: bytesMax }));
+  if (Buffer.byteLength(json) > bytesMax) {
+    refuse('result_too_large', `${name} is larger than ${bytesMax} bytes as JSON`);
+  }
+  return json;
+};

@@ -1,0 +1,35 @@
+// @ts-check
+/**
+ * The perimeter: after this module ran, every intrinsic of the realm is frozen. It is the first
+ * import of the guest; what needs the intrinsics as Node made them is captured here, before.
+ */
+import { loadSes } from '../shared/powers.js';
+
+loadSes();
+
+/** Constructors that SES removes from its permitted intrinsics and that programs use. */
+const { Float32Array, Float64Array } = globalThis;
+
+// Every option is written out, so that neither a default nor an environment variable decides.
+lockdown({
+  // Stacks stay readable: `errors.js` shows a program its own frames and nothing else.
+  errorTaming: 'unsafe',
+  errorTrapping: 'none',
+  reporting: 'none',
+  unhandledRejectionTrapping: 'none',
+  regExpTaming: 'safe',
+  // Locale methods read the language only; a program may format dates and numbers.
+  localeTaming: 'unsafe',
+  consoleTaming: 'unsafe',
+  // Programs assign `toString`, `name` and the like on their own objects.
+  overrideTaming: 'severe',
+  overrideDebug: [],
+  stackFiltering: 'verbose',
+  domainTaming: 'safe',
+  evalTaming: 'safe-eval',
+  legacyRegeneratorRuntimeTaming: 'safe',
+  __hardenTaming__: 'safe',
+});
+
+const { Compartment } = /** @type {{ Compartment: any }} */ (/** @type {unknown} */ (globalThis));
+export { Compartment, Float32Array, Float64Array };

@@ -1,0 +1,42 @@
+// @ts-check
+/**
+ * The powers of a jailed Node process. No other file of the guest or the host imports a builtin
+ * of Node.
+ */
+import { createRequire } from 'node:module';
+import net from 'node:net';
+import util from 'node:util';
+
+/** The descriptor of the protocol socket; jail-exec puts it there. */
+const PROTOCOL_FD = 3;
+
+/** Opens the protocol socket. When the supervisor closes it, the process ends. */
+export const openProtocol = () => {
+  const socket = new net.Socket({ fd: PROTOCOL_FD, readable: true, writable: true });
+  socket.on('error', () => process.exit(1));
+  socket.on('close', () => process.exit(0));
+  return Object.freeze({
+    /** @param {Buffer} bytes */
+    write: (bytes) => void socket.write(bytes),
+    /** @param {(chunk: Buffer) => void} listener */
+    onData: (listener) => void socket.on('data', listener),
+  });
+};
+
+/** @param {(reason: unknown) => void} listener */
+export const onUnhandledRejection = (listener) => void process.on('unhandledRejection', listener);
+
+/**
+ * Formats as `console.log` of Node does, but never calls a method of the values.
+ *
+ * @param {unknown[]} values
+ * @returns {string}
+ */
+export const formatLog = (values) =>
+  util.formatWithOptions({ customInspect: false, showProxy: true, breakLength: 120 }, ...values);
+
+/** @param {string} file @returns {Promise<Record<string, any>>} */
+export const importFile = (file) => import(file);
+
+/** Loads `ses` as one bundled file, which starts faster than its sixty modules. */
+export const loadSes = () => createRequire(import.meta.url)('ses');

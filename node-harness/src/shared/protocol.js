@@ -1,0 +1,24 @@
+// @ts-check
+/**
+ * The messages between the supervisor and a jailed Node process, mirrored from
+ * `supervisor/src/protocol`. A message is an object with one key, its name:
+ * `{ "call": { "callId": 1, "name": "GetRates", "params": {} } }`.
+ *
+ * @typedef {{ name: string, message: string, code?: string, line?: number, column?: number, stack?: string, hint?: string }} ErrorDetails
+ *
+ * @typedef {{ apiCallsMax: number, paramsBytesMax: number, resultBytesMax: number, logEntriesMax: number, logCharsMax: number }} Budgets
+ *
+ * @typedef {{ executionId: string, source: string, entry: 'call' | 'script', linesBefore: number, functions: string[], input: unknown, budgets: Budgets }} Execute
+ *
+ * @typedef {{ execute: Execute }
+ *   | { return: { callId: number, value: unknown } }
+ *   | { throw: { callId: number, error: ErrorDetails } }} ToGuest
+ *
+ * @typedef {{ load: { file: string, functions: string[] } }
+ *   | { initialize: { agentId: string, backends: Record<string, string> } }
+ *   | { call: { callId: number, name: string, params: unknown } }
+ *   | { deinitialize: {} }} ToHost
+ *
+ * @typedef {{ level: string, text: string }} LogEntry
+ */
+export {};
