@@ -1,1 +1,47 @@
-fn main() {}
+//! The analyzer: answers requests on its standard input until that is closed.
+//!
+//! It decides nothing; it says what a source is. A source that makes it abort costs the request.
+
+mod implementation;
+mod program;
+mod source;
+
+use std::io::{self, Read, Write};
+
+use analyzer::{Answer, FRAME_BYTES_MAX, Request};
+
+fn main() -> io::Result<()> {
+    let mut input = io::stdin().lock();
+    let mut output = io::stdout().lock();
+    while let Some(frame) = read_frame(&mut input)? {
+        let answer = match serde_json::from_slice(&frame)? {
+            Request::Program { source } => program::analyze(&source),
+            Request::Implementation { source } => implementation::analyze(&source),
+        };
+        write_frame(&mut output, &answer)?;
+    }
+    Ok(())
+}
+
+fn read_frame(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut length = [0; 4];
+    match input.read_exact(&mut length) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        result => result?,
+    }
+    let length = u32::from_be_bytes(length) as usize;
+    if length > FRAME_BYTES_MAX {
+        return Err(io::Error::other("the request is too large"));
+    }
+    let mut frame = vec![0; length];
+    input.read_exact(&mut frame)?;
+    Ok(Some(frame))
+}
+
+fn write_frame(output: &mut impl Write, answer: &Answer) -> io::Result<()> {
+    let body = serde_json::to_vec(answer)?;
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    output.write_all(&length.to_be_bytes())?;
+    output.write_all(&body)?;
+    output.flush()
+}

@@ -20,7 +20,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use caps::CapSet;
-use jail::{Facts, PROTOCOL_FD, Profile, Programs, Rlimits, Spec};
+use jail::{Facts, Kind, PROTOCOL_FD, Profile, Programs, Rlimits, Spec};
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetStatus, Scope,
@@ -31,6 +31,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, getpid, getppid, setgroups, setresgid, setresuid, setsid};
 
 use crate::{root, sys};
+
+/// Descriptors from here on are not inherited: 0 to 2 and the protocol socket are.
+const FIRST_CLOSED_FD: u32 = 4;
 
 /// What did not work, and why; the supervisor shows it to the operator.
 #[derive(Debug)]
@@ -68,12 +71,20 @@ pub struct Unconfined {
 }
 
 impl Unconfined {
-    /// Puts the protocol socket in its place and `/dev/null` on the standard input.
+    /// Puts the protocol socket in its place. Node finds it at its own descriptor and `/dev/null` on
+    /// the standard input; the analyzer speaks on its standard input and output, because taking over
+    /// any other descriptor would be unsafe code.
     pub fn new(spec: Spec, socket: UnixStream) -> Result<Unconfined, Failure> {
         let profile = Profile::load(spec.kind).step("read the jail profile")?;
-        sys::place_descriptor(OwnedFd::from(socket), PROTOCOL_FD).step("place the protocol socket")?;
-        let null = File::open("/dev/null").step("open /dev/null")?;
-        sys::place_descriptor(OwnedFd::from(null), 0).step("replace the standard input")?;
+        if spec.kind == Kind::Analyzer {
+            let output = socket.try_clone().step("share the protocol socket")?;
+            sys::place_descriptor(OwnedFd::from(output), 1).step("replace the standard output")?;
+            sys::place_descriptor(OwnedFd::from(socket), 0).step("replace the standard input")?;
+        } else {
+            sys::place_descriptor(OwnedFd::from(socket), PROTOCOL_FD).step("place the protocol socket")?;
+            let null = File::open("/dev/null").step("open /dev/null")?;
+            sys::place_descriptor(OwnedFd::from(null), 0).step("replace the standard input")?;
+        }
         Ok(Unconfined { spec, profile })
     }
 
@@ -92,7 +103,7 @@ impl Unconfined {
             root::enter(mount_point, &spec.grants).step("build the private root")?;
         }
         std::env::set_current_dir(&spec.directory).step("enter the working directory")?;
-        sys::close_descriptors_at_exec(4).step("close inherited descriptors")?;
+        sys::close_descriptors_at_exec(FIRST_CLOSED_FD).step("close inherited descriptors")?;
         limit_resources(&profile.rlimits)?;
         drop_privileges(&spec)?;
         die_with_supervisor(&spec)?;

@@ -1,0 +1,237 @@
+//! Checks that an implementation has the shape that environments need:
+//!
+//! ```js
+//! async function Initialize(agentId, backends) {}
+//! async function Deinitialize() {}
+//! // @endowment
+//! async function GetRates(params = {}) {}
+//! ```
+//!
+//! All violations are listed at once, each with the function and its line.
+
+use analyzer::{Answer, Implementation, ModuleKind, Violation};
+use oxc_allocator::Allocator;
+use oxc_ast::ast::{BindingPattern, Comment, Declaration, Expression, Function, Program as Tree, Statement};
+use oxc_parser::{Parser, ParserReturn};
+use oxc_span::{GetSpan, SourceType};
+
+use crate::source::{syntax_errors, violation};
+
+const MARK: &str = "@endowment";
+
+/// Names that programs find defined, or that the guest gives a meaning.
+const RESERVED: &[&str] = &[
+    "AbortController", "AbortSignal", "AggregateError", "Array", "ArrayBuffer", "AsyncIterator", "BigInt",
+    "BigInt64Array", "BigUint64Array", "Boolean", "Compartment", "DataView", "Date", "Error", "EvalError",
+    "Float16Array", "Float32Array", "Float64Array", "Function", "Infinity", "Int16Array", "Int32Array", "Int8Array",
+    "Intl", "Iterator", "JSON", "Map", "Math", "NaN", "Number", "Object", "Promise", "Proxy", "RangeError",
+    "ReferenceError", "Reflect", "RegExp", "Set", "String", "Symbol", "SyntaxError", "TextDecoder", "TextEncoder",
+    "TypeError", "URIError", "URL", "URLSearchParams", "Uint16Array", "Uint32Array", "Uint8Array",
+    "Uint8ClampedArray", "WeakMap", "WeakRef", "WeakSet", "assert", "atob", "btoa", "clearInterval", "clearTimeout",
+    "console", "context", "crypto", "decodeURI", "decodeURIComponent", "encodeURI", "encodeURIComponent", "escape",
+    "eval", "execute", "globalThis", "harden", "input", "isFinite", "isNaN", "lockdown", "main", "parseFloat",
+    "parseInt", "queueMicrotask", "setInterval", "setTimeout", "structuredClone", "undefined", "unescape",
+];
+
+pub fn analyze(text: &str) -> Answer {
+    let allocator = Allocator::default();
+    let as_module = Parser::new(&allocator, text, SourceType::mjs()).parse();
+    let (module, parsed) = if is_module(&as_module) {
+        (ModuleKind::Module, as_module)
+    } else {
+        (ModuleKind::CommonJs, Parser::new(&allocator, text, SourceType::cjs()).parse())
+    };
+    let violations = syntax_errors(text, &parsed);
+    if !violations.is_empty() {
+        return Answer::Refused { violations };
+    }
+    check(text, module, &parsed.program)
+}
+
+/// Import and export declarations decide.
+fn is_module(parsed: &ParserReturn<'_>) -> bool {
+    parsed.module_record.has_module_syntax
+}
+
+/// A top-level function declaration and the comment directly above it.
+struct Found<'t> {
+    function: &'t Function<'t>,
+    start: u32,
+    marked: bool,
+}
+
+impl Found<'_> {
+    fn name(&self) -> &str {
+        self.function.id.as_ref().map_or("default", |id| id.name.as_str())
+    }
+}
+
+fn check<'t>(text: &str, module: ModuleKind, tree: &'t Tree<'t>) -> Answer {
+    let marks: Vec<u32> = tree.body.iter().map(|statement| statement.span().start).filter(|start| is_marked(text, &tree.comments, *start)).collect();
+    let functions: Vec<Found<'t>> = tree.body.iter().filter_map(|statement| top_level_function(statement, &marks)).collect();
+    let mut violations = Vec::new();
+    check_hook(text, &functions, "Initialize", "agentId, backends", 2, &mut violations);
+    check_hook(text, &functions, "Deinitialize", "", 0, &mut violations);
+    for start in marks.iter().filter(|start| !functions.iter().any(|found| found.start == **start)) {
+        violations.push(violation(text, *start, format!("`{MARK}` must stand directly above a top-level `async function`")));
+    }
+    let marked: Vec<&Found<'_>> = functions.iter().filter(|found| found.marked).collect();
+    if marks.is_empty() {
+        let message = format!("no function is marked `{MARK}`: at least one `async function X(params = {{}})` must be");
+        violations.push(violation(text, 0, message));
+    }
+    for found in &marked {
+        violations.extend(check_endowment(text, found, &functions));
+    }
+    if !violations.is_empty() {
+        violations.sort_by_key(|violation| (violation.line, violation.column));
+        return Answer::Refused { violations };
+    }
+    let endowments = marked.iter().map(|found| found.name().to_owned()).collect();
+    Answer::Implementation(Implementation { module, endowments })
+}
+
+fn top_level_function<'t>(statement: &'t Statement<'t>, marks: &[u32]) -> Option<Found<'t>> {
+    let function = match statement {
+        Statement::FunctionDeclaration(function) => function,
+        Statement::ExportDeclaration(export) => match &export.declaration {
+            Declaration::FunctionDeclaration(function) => function,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let start = statement.span().start;
+    Some(Found { function, start, marked: marks.contains(&start) })
+}
+
+/// Whether the comments directly above `start`, with nothing but white space between, hold the mark.
+fn is_marked(text: &str, comments: &[Comment], start: u32) -> bool {
+    let mut end = start;
+    for comment in comments.iter().rev().skip_while(|comment| comment.span.end > start) {
+        let between = &text[comment.span.end as usize..end as usize];
+        if !between.trim().is_empty() || between.matches('\n').count() > 1 {
+            return false;
+        }
+        let content = &text[comment.span.start as usize..comment.span.end as usize];
+        if content.split(|c: char| c.is_whitespace() || c == '*' || c == '/').any(|word| word == MARK) {
+            return true;
+        }
+        end = comment.span.start;
+    }
+    false
+}
+
+fn check_hook(text: &str, functions: &[Found<'_>], name: &str, parameters: &str, count: usize, violations: &mut Vec<Violation>) {
+    let wanted = format!("`async function {name}({parameters})`");
+    let all: Vec<_> = functions.iter().filter(|found| found.name() == name).collect();
+    let [found] = all.as_slice() else {
+        let message = if all.is_empty() { format!("{name} is missing: declare a top-level {wanted}") } else { format!("{name} is declared {} times", all.len()) };
+        return violations.push(violation(text, all.last().map_or(0, |found| found.start), message));
+    };
+    if !found.function.r#async || found.function.generator {
+        violations.push(violation(text, found.start, format!("{name} must be an async function: {wanted}")));
+    }
+    let given = parameter_count(found.function);
+    if given != count {
+        let message = format!("{name} must have exactly {} but has {given}: {wanted}", counted(count));
+        violations.push(violation(text, found.start, message));
+    }
+    if found.marked {
+        violations.push(violation(text, found.start, format!("{name} must not be marked `{MARK}`: programs may not call it")));
+    }
+}
+
+fn check_endowment(text: &str, found: &Found<'_>, functions: &[Found<'_>]) -> Vec<Violation> {
+    let name = found.name();
+    let wanted = format!("`async function {name}(params = {{}})`");
+    let mut messages = Vec::new();
+    if !found.function.r#async || found.function.generator {
+        messages.push(format!("{name} is marked `{MARK}` and must be an async function: {wanted}"));
+    }
+    if !has_only_params(found.function) {
+        messages.push(format!("{name} is marked `{MARK}` and must have the single parameter `params = {{}}`: {wanted}"));
+    }
+    if RESERVED.contains(&name) {
+        messages.push(format!("{name} is a name that programs already have: choose another"));
+    }
+    if functions.iter().filter(|other| other.name() == name).count() > 1 {
+        messages.push(format!("{name} is declared more than once"));
+    }
+    messages.into_iter().map(|message| violation(text, found.start, message)).collect()
+}
+
+fn parameter_count(function: &Function<'_>) -> usize {
+    function.params.items.len() + usize::from(function.params.rest.is_some())
+}
+
+fn has_only_params(function: &Function<'_>) -> bool {
+    let [parameter] = function.params.items.as_slice() else { return false };
+    let named = matches!(&parameter.pattern, BindingPattern::BindingIdentifier(id) if id.name == "params");
+    let empty = matches!(parameter.initializer.as_deref(), Some(Expression::ObjectExpression(object)) if object.properties.is_empty());
+    function.params.rest.is_none() && named && empty
+}
+
+fn counted(count: usize) -> String {
+    match count {
+        0 => "no parameters".to_owned(),
+        1 => "one parameter".to_owned(),
+        2 => "two parameters".to_owned(),
+        more => format!("{more} parameters"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOOKS: &str = "async function Initialize(agentId, backends) {}\nasync function Deinitialize() {}\n";
+
+    fn refused(text: &str) -> Vec<String> {
+        match analyze(text) {
+            Answer::Refused { violations } => violations.into_iter().map(|violation| format!("{}: {}", violation.line, violation.message)).collect(),
+            other => panic!("{text} was accepted: {other:?}"),
+        }
+    }
+
+    fn accepted(text: &str) -> Implementation {
+        match analyze(text) {
+            Answer::Implementation(implementation) => implementation,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn both_module_systems_are_understood() {
+        let plain = accepted(&format!("const a = require('axios');\n{HOOKS}// @endowment\nasync function GetA(params = {{}}) {{}}"));
+        assert_eq!((plain.module, plain.endowments), (ModuleKind::CommonJs, vec!["GetA".to_owned()]));
+        let module = accepted(&format!("import a from 'axios';\n{HOOKS}/** Doc.\n * @endowment */\nexport async function GetB(params = {{}}) {{}}"));
+        assert_eq!((module.module, module.endowments), (ModuleKind::Module, vec!["GetB".to_owned()]));
+    }
+
+    #[test]
+    fn only_the_comment_directly_above_marks_a_function() {
+        let text = format!("{HOOKS}// @endowment\n// Reads A.\nasync function A(params = {{}}) {{}}\n// @endowment\n\n\nasync function B(params = {{}}) {{}}\n/* @endowments */\nasync function C(params = {{}}) {{}}\nasync function D(params = {{}}) {{ /* @endowment */ }}");
+        assert_eq!(accepted(&text).endowments, ["A"]);
+    }
+
+    #[test]
+    fn every_violation_names_function_and_line() {
+        let cases = [
+            ("async function Deinitialize() {}\n// @endowment\nasync function A(params = {}) {}", "1: Initialize is missing"),
+            ("function Initialize(a, b) {}\nasync function Deinitialize() {}", "1: Initialize must be an async function"),
+            ("async function Initialize(a) {}\nasync function Deinitialize() {}", "1: Initialize must have exactly two parameters but has 1"),
+            ("async function Initialize(a, b) {}\nasync function Deinitialize(x) {}", "2: Deinitialize must have exactly no parameters but has 1"),
+            (HOOKS, "1: no function is marked `@endowment`"),
+            (&format!("{HOOKS}// @endowment\nfunction A(params = {{}}) {{}}"), "4: A is marked `@endowment` and must be an async function"),
+            (&format!("{HOOKS}// @endowment\nasync function A(params) {{}}"), "4: A is marked `@endowment` and must have the single parameter"),
+            (&format!("{HOOKS}// @endowment\nasync function A(params = {{}}, b) {{}}"), "4: A is marked `@endowment` and must have the single parameter"),
+            (&format!("{HOOKS}// @endowment\nasync function Date(params = {{}}) {{}}"), "4: Date is a name that programs already have"),
+            (&format!("{HOOKS}// @endowment\nconst A = async (params = {{}}) => 1"), "4: `@endowment` must stand directly above"),
+            ("let = ;", "1: "),
+        ];
+        for (text, expected) in cases {
+            let found = refused(text);
+            assert!(found.iter().any(|message| message.starts_with(expected)), "{text}\n{found:?}");
+        }
+    }
+}
