@@ -85,10 +85,6 @@ impl ExecutionId {
         }
         ExecutionId(format!("exec_{}", String::from_utf8_lossy(&text)))
     }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 impl fmt::Display for ExecutionId {
@@ -158,8 +154,8 @@ mod tests {
     fn execution_ids_differ_and_sort_by_time() {
         let first = ExecutionId::new();
         let second = ExecutionId::new();
-        assert_eq!(first.as_str().len(), 31);
-        assert!(first.as_str() < second.as_str());
+        assert_eq!(first.to_string().len(), 31);
+        assert!(first.to_string() < second.to_string());
     }
 
     #[test]

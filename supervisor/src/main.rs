@@ -1,1 +1,30 @@
-fn main() {}
+//! Cloister's supervisor: runs AI-written JavaScript in jailed Node processes.
+//!
+//! ```text
+//!  ids, config, protocol ◄─ store, admission, egress, worker, analysis ◄─ pool, audit, environment
+//!                                                    ◄─ execution ◄─ daemon ◄─ http ◄─ cli
+//! ```
+#![forbid(unsafe_code)]
+
+mod admission;
+mod analysis;
+mod audit;
+mod cli;
+mod clock;
+mod config;
+mod daemon;
+mod doctor;
+mod egress;
+mod environment;
+mod execution;
+mod http;
+mod ids;
+mod pool;
+mod protocol;
+mod runtime;
+mod store;
+mod worker;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

@@ -1,0 +1,119 @@
+//! Asks the jailed analyzer what a source is. The supervisor itself never parses JavaScript.
+//!
+//! An analyzer answers one request at a time and stays for the next. A source that makes it abort
+//! (deep nesting overflows its stack) costs that request and a new process.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use analyzer::{Answer, FRAME_BYTES_MAX, Implementation, Program, Request, Violation};
+use jail::Kind;
+use tokio::sync::{Mutex, Semaphore};
+
+use crate::config::limits;
+use crate::protocol::frame::{Connection, FrameError};
+use crate::worker::{self, Launch, LaunchError, Launcher, Process};
+
+/// Analyzers at the same time.
+const ANALYZERS_MAX: usize = 2;
+
+#[derive(Debug, thiserror::Error)]
+pub enum AnalysisError {
+    /// The caller's doing.
+    #[error("the source is refused")]
+    Refused(Vec<Violation>),
+    /// The analyzer gave up on it, which only a hostile source brings about.
+    #[error("the source is nested too deeply, or takes too long to read")]
+    TooComplex,
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error("the analyzer sent an answer to another question")]
+    OutOfTurn,
+}
+
+#[derive(Clone)]
+pub struct Analysis {
+    launcher: Launcher,
+    permits: Arc<Semaphore>,
+    idle: Arc<Mutex<Vec<Analyzer>>>,
+}
+
+struct Analyzer {
+    process: Process,
+    connection: Connection<Answer, Request>,
+}
+
+impl Analysis {
+    pub fn new(launcher: Launcher) -> Analysis {
+        Analysis { launcher, permits: Arc::new(Semaphore::new(ANALYZERS_MAX)), idle: Arc::default() }
+    }
+
+    /// How a submitted program is run.
+    pub async fn program(&self, source: &str) -> Result<Program, AnalysisError> {
+        match self.ask(Request::Program { source: source.to_owned() }).await? {
+            Answer::Program(program) => Ok(program),
+            Answer::Refused { violations } => Err(AnalysisError::Refused(violations)),
+            Answer::Implementation(_) => Err(AnalysisError::OutOfTurn),
+        }
+    }
+
+    /// What an implementation declares.
+    pub async fn implementation(&self, source: &str) -> Result<Implementation, AnalysisError> {
+        match self.ask(Request::Implementation { source: source.to_owned() }).await? {
+            Answer::Implementation(implementation) => Ok(implementation),
+            Answer::Refused { violations } => Err(AnalysisError::Refused(violations)),
+            Answer::Program(_) => Err(AnalysisError::OutOfTurn),
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Result<Answer, AnalysisError> {
+        let Ok(_permit) = self.permits.acquire().await else { return Err(AnalysisError::OutOfTurn) };
+        let idle = self.idle.lock().await.pop();
+        let mut analyzer = match idle {
+            Some(analyzer) if !analyzer.process.has_ended() => analyzer,
+            _ => self.start().await?,
+        };
+        let exchange = async {
+            analyzer.connection.send(&request).await?;
+            analyzer.connection.receive().await
+        };
+        match tokio::time::timeout(limits::ANALYSIS_TIME_MAX, exchange).await {
+            Ok(Ok(answer)) => {
+                self.idle.lock().await.push(analyzer);
+                Ok(answer)
+            }
+            Ok(Err(FrameError::Closed)) => {
+                let exit = analyzer.process.kill().await;
+                tracing::info!(end = exit.describe(), "an analyzer gave up on a source");
+                Err(AnalysisError::TooComplex)
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "an analyzer failed");
+                Err(AnalysisError::TooComplex)
+            }
+            Err(_) => Err(AnalysisError::TooComplex),
+        }
+    }
+
+    async fn start(&self) -> Result<Analyzer, LaunchError> {
+        let launch = Launch {
+            kind: Kind::Analyzer,
+            program: worker::Program::Analyzer,
+            arguments: Vec::new(),
+            environment: BTreeMap::new(),
+            grants: Vec::new(),
+            directory: PathBuf::from("/"),
+            memory_bytes_max: limits::ANALYZER_MEMORY_BYTES_MAX,
+            stdout_bytes_max: limits::STDOUT_BYTES_MAX,
+            folder: None,
+        };
+        let (process, socket) = self.launcher.launch(launch).await?;
+        Ok(Analyzer { process, connection: Connection::new(socket, FRAME_BYTES_MAX, FRAME_BYTES_MAX) })
+    }
+
+    /// Ends the analyzers that wait for work.
+    pub async fn close(&self) {
+        self.idle.lock().await.clear();
+    }
+}

@@ -1,0 +1,114 @@
+//! Every limit of the supervisor, with its unit and its reason. Limits of one execution that
+//! depend on its policy stand in `profiles/*.toml`.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
+
+/// Loopback only: requests are not authenticated yet.
+pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 3000));
+
+/// Code, input and metadata together, with room for JSON escapes.
+pub const EXECUTE_BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Implementation, package.json and a lockfile of a few thousand packages.
+pub const ENVIRONMENT_BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Submitted code: far more than a model writes, little enough to parse at once.
+pub const CODE_BYTES_MAX: usize = 256 * 1024;
+/// A contributor's implementation: hand-written code, not a bundle.
+pub const IMPLEMENTATION_BYTES_MAX: usize = 1024 * 1024;
+pub const PACKAGE_JSON_BYTES_MAX: usize = 256 * 1024;
+pub const PACKAGE_LOCK_BYTES_MAX: usize = 6 * 1024 * 1024;
+/// Program input and metadata, as JSON.
+pub const INPUT_BYTES_MAX: usize = 1024 * 1024;
+pub const METADATA_BYTES_MAX: usize = 16 * 1024;
+/// Each backend is a listening socket per host process.
+pub const BACKENDS_MAX: usize = 32;
+/// Environments are held in memory.
+pub const ENVIRONMENTS_MAX: usize = 10_000;
+/// Time to send a request's head, against slow clients.
+pub const REQUEST_HEAD_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Budgets of one execution, enforced by the supervisor and, for a clear error, by the harness.
+pub const API_CALLS_MAX: u32 = 50;
+pub const PARAMS_BYTES_MAX: usize = 1024 * 1024;
+pub const RESULT_BYTES_MAX: usize = 1024 * 1024;
+pub const LOG_ENTRIES_MAX: usize = 100;
+pub const LOG_CHARS_MAX: usize = 1000;
+/// A log entry is cut in UTF-16 units; in UTF-8 each takes up to three bytes, and a note is added.
+pub const LOG_BYTES_MAX: usize = 3 * LOG_CHARS_MAX + 64;
+
+/// A frame from a guest or a host: the largest params or result, and its envelope.
+pub const FRAME_FROM_WORKER_BYTES_MAX: usize = RESULT_BYTES_MAX + 64 * 1024;
+/// A frame to a worker: the wrapped code and the input.
+pub const FRAME_TO_WORKER_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// From spawn to `ready`: fifty times what it takes, for a machine under load.
+pub const BOOT_TIME_MAX: Duration = Duration::from_secs(10);
+/// Loading an implementation and its packages.
+pub const LOAD_TIME_MAX: Duration = Duration::from_secs(30);
+/// One `Initialize`: it may open connections and fetch tokens.
+pub const INITIALIZE_TIME_MAX: Duration = Duration::from_secs(10);
+/// One `Deinitialize`; what takes longer is ended.
+pub const DEINITIALIZE_TIME_MAX: Duration = Duration::from_secs(5);
+/// From the end of a program to `idle`: a guest that takes longer has left something running.
+pub const IDLE_TIME_MAX: Duration = Duration::from_millis(500);
+/// API calls that a finished program left behind may still end by themselves.
+pub const LEFT_CALLS_TIME_MAX: Duration = Duration::from_secs(5);
+/// A process is replaced after this many executions, against slow leaks.
+pub const EXECUTIONS_PER_PROCESS_MAX: u32 = 10_000;
+/// How long an accepted request waits for its turn.
+pub const QUEUE_TIME_MAX: Duration = Duration::from_secs(10);
+/// One analysis, including the start of an analyzer.
+pub const ANALYSIS_TIME_MAX: Duration = Duration::from_secs(10);
+/// A whole installation of packages.
+pub const INSTALL_TIME_MAX: Duration = Duration::from_secs(300);
+pub const INSTALL_CONCURRENT_MAX: usize = 2;
+/// What a SIGTERM leaves running executions.
+pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// What is kept of a process's standard error, for diagnosis.
+pub const STDERR_BYTES_MAX: usize = 8 * 1024;
+/// What npm may print; its configuration and its errors fit.
+pub const INSTALLER_STDOUT_BYTES_MAX: usize = 256 * 1024;
+/// What is kept of another process's standard output; probes answer on it.
+pub const STDOUT_BYTES_MAX: usize = 8 * 1024;
+
+/// Node, V8 and the harness themselves, added to what a policy gives the code.
+pub const NODE_OVERHEAD_BYTES: u64 = 64 * 1024 * 1024;
+pub const HOST_MEMORY_BYTES_MAX: u64 = 512 * 1024 * 1024;
+pub const HOST_HEAP_MEGABYTES_MAX: u64 = 384;
+pub const INSTALLER_MEMORY_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+pub const INSTALLER_HEAP_MEGABYTES_MAX: u64 = 768;
+pub const ANALYZER_MEMORY_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Threads of a process: Node starts seven to twelve, and hangs silently when refused one at start.
+pub const THREADS_MAX: u64 = 32;
+
+/// Connections of one host to its backends at the same time.
+pub const EGRESS_CONNECTIONS_MAX: usize = 64;
+pub const EGRESS_CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How much runs at once, and how much is kept for later. An operator may change these.
+#[derive(Clone, Debug)]
+pub struct Capacity {
+    /// Executions at the same time; each holds a guest and a host.
+    pub concurrent_max: usize,
+    /// Executions that wait for their turn.
+    pub queued_max: usize,
+    /// Guests (and as many hosts) that stay bound to an agent between executions.
+    pub idle_processes_max: usize,
+    /// How long they stay.
+    pub idle_max: Duration,
+    /// Guests per policy that are ready for whoever comes next.
+    pub spare_guests: usize,
+}
+
+impl Default for Capacity {
+    fn default() -> Capacity {
+        Capacity {
+            concurrent_max: 32,
+            queued_max: 256,
+            idle_processes_max: 32,
+            idle_max: Duration::from_secs(300),
+            spare_guests: 2,
+        }
+    }
+}

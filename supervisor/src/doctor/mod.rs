@@ -1,0 +1,111 @@
+//! What this host can enforce: measured, not assumed.
+//!
+//! In each jail that runs Node, a live process with an unlocked Node tries what must not be
+//! possible. One act per process, because a jail may end the process that tries.
+
+mod probe;
+
+use std::collections::BTreeSet;
+
+use jail::{Kind, Layer};
+use serde::{Deserialize, Serialize};
+
+use crate::worker::{LayerState, Launcher};
+
+/// The state of one layer on this host.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerReport {
+    pub layer: String,
+    pub required: bool,
+    pub enforced: bool,
+    /// What was measured, or why it is missing.
+    pub detail: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+/// What came of one forbidden act in one jail.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeReport {
+    pub jail: String,
+    pub act: String,
+    pub target: String,
+    pub refused: bool,
+    pub detail: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Whether untrusted code may be run here.
+    pub safe: bool,
+    pub layers: Vec<LayerReport>,
+    pub probes: Vec<ProbeReport>,
+}
+
+pub async fn examine(launcher: &Launcher, allow_missing: &BTreeSet<Layer>) -> Report {
+    let probes = futures_util::future::join(probe::all(launcher, Kind::Guest), probe::all(launcher, Kind::Host)).await;
+    let probes: Vec<ProbeReport> = [probes.0, probes.1].concat();
+    let layers: Vec<LayerReport> = launcher.layers().states().map(|(layer, state)| layer_report(launcher, layer, state)).collect();
+    let lacking = launcher.layers().missing_required();
+    let accepted = lacking.iter().all(|(layer, _)| allow_missing.contains(layer));
+    Report { safe: accepted && probes.iter().all(|probe| probe.refused), layers, probes }
+}
+
+impl Report {
+    /// Why the supervisor does not serve, and what to do.
+    pub fn refusal(&self) -> String {
+        let layers = self.layers.iter().filter(|layer| layer.required && !layer.enforced).map(|layer| {
+            format!("\n  layer {} is missing: {}\n    {}", layer.layer, layer.detail, layer.remedy.as_deref().unwrap_or_default())
+        });
+        let probes = self.probes.iter().filter(|probe| !probe.refused).map(|probe| {
+            format!("\n  a {} could {} {}: {}", probe.jail, probe.act, probe.target, probe.detail)
+        });
+        let reasons: String = layers.chain(probes).collect();
+        format!(
+            "untrusted code may not be run on this host:{reasons}\n\
+             `supervisor doctor` shows everything; the setting jail.allow_missing = [\"<layer>\"] accepts a missing layer."
+        )
+    }
+}
+
+fn layer_report(launcher: &Launcher, layer: Layer, state: &LayerState) -> LayerReport {
+    let (enforced, detail) = match state {
+        LayerState::Enforced => (true, measured(launcher, layer)),
+        LayerState::Missing(reason) => (false, reason.clone()),
+    };
+    LayerReport {
+        layer: layer.to_string(),
+        required: layer != Layer::UserId,
+        enforced,
+        detail,
+        remedy: (!enforced).then(|| remedy(layer).to_owned()),
+    }
+}
+
+fn measured(launcher: &Launcher, layer: Layer) -> String {
+    match layer {
+        Layer::Landlock => "a process restricted itself".to_owned(),
+        Layer::Cgroup => format!("version {}, memory and pids", launcher.cgroup_version().unwrap_or(0)),
+        Layer::UserId => "a process changed to a user id of its own".to_owned(),
+        Layer::Namespaces => "network, IPC, UTS and mount namespaces were unshared".to_owned(),
+        Layer::PrivateRoot => "a process moved into an empty root".to_owned(),
+    }
+}
+
+fn remedy(layer: Layer) -> &'static str {
+    match layer {
+        Layer::Landlock => "use a kernel of at least 5.13 with `landlock` in its `lsm=` list",
+        Layer::Cgroup => {
+            "run as root, or as a systemd service with Delegate=memory pids cpu; in a container, mount /sys/fs/cgroup writable"
+        }
+        Layer::UserId => "run as root, or with CAP_SETUID and CAP_SETGID",
+        Layer::Namespaces | Layer::PrivateRoot => {
+            "run as root with CAP_SYS_ADMIN, or allow unprivileged user namespaces (kernel.unprivileged_userns_clone=1, \
+             kernel.apparmor_restrict_unprivileged_userns=0)"
+        }
+    }
+}

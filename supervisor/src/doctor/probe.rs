@@ -1,0 +1,70 @@
+//! Forbidden acts, tried from inside a jail by `node-harness/src/probe/main.js`.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use jail::Kind;
+use serde::Deserialize;
+
+use super::ProbeReport;
+use crate::config::limits;
+use crate::worker::{Exit, ExitCause, Launch, LaunchError, Launcher, Program, node_arguments, node_environment};
+
+/// What the probe prints.
+#[derive(Deserialize)]
+struct Answer {
+    succeeded: bool,
+    detail: String,
+}
+
+/// Tries every act in a jail, each in a process of its own.
+pub async fn all(launcher: &Launcher, kind: Kind) -> Vec<ProbeReport> {
+    // A listener of our own: the act must fail for want of a way, not of a listener.
+    let listener = TcpListener::bind("127.0.0.1:0");
+    let address = listener.as_ref().ok().and_then(|listener| listener.local_addr().ok()).map(|address| address.to_string());
+    let acts = [
+        ("read", "/etc/passwd".to_owned()),
+        ("write", "/tmp/cloister-probe".to_owned()),
+        ("connect", address.unwrap_or_else(|| "127.0.0.1:1".to_owned())),
+        ("spawn", "/bin/true".to_owned()),
+        ("signal", std::process::id().to_string()),
+    ];
+    let probes = acts.map(|(act, target)| one(launcher, kind, act, target));
+    futures_util::future::join_all(probes).await
+}
+
+async fn one(launcher: &Launcher, kind: Kind, act: &'static str, target: String) -> ProbeReport {
+    let (refused, detail) = match run(launcher, kind, act, &target).await {
+        Ok(exit) => judge(&exit),
+        // A probe that cannot run proves nothing.
+        Err(error) => (false, format!("the probe could not be made: {error}")),
+    };
+    ProbeReport { jail: kind.to_string(), act: act.to_owned(), target, refused, detail }
+}
+
+fn judge(exit: &Exit) -> (bool, String) {
+    match (exit.cause, serde_json::from_slice::<Answer>(&exit.stdout)) {
+        (ExitCause::Code(0), Ok(answer)) => (!answer.succeeded, answer.detail),
+        (ExitCause::Signal(nix::libc::SIGSYS), _) => (true, "the kernel ended the process (SIGSYS)".to_owned()),
+        _ => (false, format!("the probe itself failed: {}", exit.describe())),
+    }
+}
+
+async fn run(launcher: &Launcher, kind: Kind, act: &str, target: &str) -> Result<std::sync::Arc<Exit>, LaunchError> {
+    let mut arguments = node_arguments(32);
+    arguments.extend([launcher.script("probe/main.js"), act.to_owned(), target.to_owned()]);
+    let launch = Launch {
+        kind,
+        program: Program::Node,
+        arguments,
+        environment: node_environment(),
+        grants: launcher.harness_grants(),
+        directory: PathBuf::from("/"),
+        memory_bytes_max: limits::HOST_MEMORY_BYTES_MAX,
+        stdout_bytes_max: limits::STDOUT_BYTES_MAX,
+        folder: None,
+    };
+    let (mut process, _socket) = launcher.launch(launch).await?;
+    let ended = tokio::time::timeout(limits::BOOT_TIME_MAX, process.ended()).await;
+    ended.map_err(|_| LaunchError::Slow { kind })
+}

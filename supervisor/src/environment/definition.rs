@@ -1,0 +1,283 @@
+//! What a contributor sends, as written and checked. Every violation is listed at once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::config::{Policy, PolicyName, limits};
+use crate::egress::Target;
+use crate::ids::EnvironmentName;
+
+/// The body of `POST /api/environments`, and `environment.toml` with the files beside it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WireDefinition {
+    pub environment_name: Option<String>,
+    pub backend_urls: Option<BTreeMap<String, String>>,
+    /// A package.json, as a text or as an object.
+    pub package_json: Option<Value>,
+    pub code_implementation: Option<String>,
+    /// A package-lock.json, as a text or as an object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package_lock: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+}
+
+/// Limits of an environment; they may lower what the policy allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Limits {
+    /// Wall time of one execution, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_api_calls: Option<u32>,
+}
+
+/// How processes are shared between agents.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Isolation {
+    pub guest: GuestIsolation,
+    pub host: HostIsolation,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuestIsolation {
+    /// A process of its own for every execution.
+    Execution,
+    /// A guest serves one agent of one environment until it retires.
+    #[default]
+    Agent,
+    /// Agents share guests, one after another: SES alone lies between them.
+    Environment,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostIsolation {
+    /// A host is initialized for one agent and retires.
+    #[default]
+    Agent,
+    /// A host serves agents one after another; the contributor vouches that `Deinitialize` leaves
+    /// nothing behind.
+    Environment,
+}
+
+/// A checked definition.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Definition {
+    pub environment_name: EnvironmentName,
+    pub backend_urls: BTreeMap<String, String>,
+    pub package_json: String,
+    pub code_implementation: String,
+    pub policy: PolicyName,
+    pub limits: Limits,
+    pub isolation: Isolation,
+}
+
+/// What is wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldError {
+    /// A JSON pointer (RFC 6901).
+    pub pointer: String,
+    pub detail: String,
+}
+
+impl FieldError {
+    pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> FieldError {
+        FieldError { pointer: pointer.into(), detail: detail.into() }
+    }
+}
+
+/// A checked definition and the lockfile that came with it.
+pub type Checked = (Definition, Option<String>);
+
+impl WireDefinition {
+    pub fn check(self) -> Result<Checked, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        let name = required(&mut errors, "environmentName", self.environment_name)
+            .and_then(|text| kept(&mut errors, "/environmentName", EnvironmentName::try_from(text)));
+        let backends = required(&mut errors, "backendUrls", self.backend_urls);
+        check_backends(&mut errors, backends.as_ref());
+        let package_json = required(&mut errors, "packageJson", self.package_json)
+            .and_then(|value| kept(&mut errors, "/packageJson", json_text(value, limits::PACKAGE_JSON_BYTES_MAX)))
+            .filter(|text| kept(&mut errors, "/packageJson", check_package_json(text)).is_some());
+        let package_lock = self
+            .package_lock
+            .and_then(|value| kept(&mut errors, "/packageLock", json_text(value, limits::PACKAGE_LOCK_BYTES_MAX)));
+        let code = required(&mut errors, "codeImplementation", self.code_implementation)
+            .filter(|text| kept(&mut errors, "/codeImplementation", check_code(text)).is_some());
+        let policy = self.policy.map_or(Some(PolicyName::default()), |word| kept(&mut errors, "/policy", parse_policy(&word)));
+        let limits = self.limits.unwrap_or_default();
+        if let Some(policy) = policy {
+            check_limits(&mut errors, &limits, &policy.load());
+        }
+        match (name, backends, package_json, code, policy) {
+            (Some(environment_name), Some(backend_urls), Some(package_json), Some(code_implementation), Some(policy))
+                if errors.is_empty() =>
+            {
+                let isolation = self.isolation.unwrap_or_default();
+                let definition =
+                    Definition { environment_name, backend_urls, package_json, code_implementation, policy, limits, isolation };
+                Ok((definition, package_lock))
+            }
+            _ => Err(errors),
+        }
+    }
+}
+
+impl Definition {
+    /// The policy with the environment's own limits.
+    pub fn effective_policy(&self) -> Policy {
+        let mut policy = self.policy.load();
+        if let Some(timeout) = self.limits.timeout_ms {
+            policy.time_max = policy.time_max.min(Duration::from_millis(timeout));
+        }
+        policy
+    }
+
+    pub fn api_calls_max(&self) -> u32 {
+        self.limits.max_api_calls.unwrap_or(limits::API_CALLS_MAX).min(limits::API_CALLS_MAX)
+    }
+
+    /// Whether there is anything for npm to install.
+    pub fn has_dependencies(&self) -> bool {
+        let parsed: Value = serde_json::from_str(&self.package_json).unwrap_or_default();
+        ["dependencies", "optionalDependencies", "peerDependencies"]
+            .iter()
+            .any(|field| parsed.get(field).and_then(Value::as_object).is_some_and(|list| !list.is_empty()))
+    }
+}
+
+fn required<T>(errors: &mut Vec<FieldError>, field: &str, value: Option<T>) -> Option<T> {
+    if value.is_none() {
+        errors.push(FieldError::new(format!("/{field}"), format!("{field} is required")));
+    }
+    value
+}
+
+fn kept<T>(errors: &mut Vec<FieldError>, pointer: &str, result: Result<T, String>) -> Option<T> {
+    result.map_err(|detail| errors.push(FieldError::new(pointer, detail))).ok()
+}
+
+fn check_backends(errors: &mut Vec<FieldError>, backends: Option<&BTreeMap<String, String>>) {
+    let Some(backends) = backends else { return };
+    if backends.len() > limits::BACKENDS_MAX {
+        errors.push(FieldError::new("/backendUrls", format!("at most {} backends are possible", limits::BACKENDS_MAX)));
+    }
+    for (name, url) in backends {
+        // The pointer escapes `~` and `/` (RFC 6901, section 3).
+        let pointer = format!("/backendUrls/{}", name.replace('~', "~0").replace('/', "~1"));
+        kept(errors, &pointer, Target::of_url(url).map_err(|error| error.to_string()));
+    }
+}
+
+/// The text of a JSON object that was sent as a text or as an object.
+fn json_text(value: Value, bytes_max: usize) -> Result<String, String> {
+    let text = match value {
+        Value::String(text) => text,
+        Value::Object(_) => serde_json::to_string_pretty(&value).map_err(|error| error.to_string())?,
+        _ => return Err("must be a JSON object, or a text that holds one".to_owned()),
+    };
+    if text.len() > bytes_max {
+        return Err(format!("is larger than {bytes_max} bytes"));
+    }
+    match serde_json::from_str(&text) {
+        Ok(Value::Object(_)) => Ok(text),
+        Ok(_) => Err("must hold a JSON object".to_owned()),
+        Err(error) => Err(format!("is not valid JSON: {error}")),
+    }
+}
+
+fn check_package_json(text: &str) -> Result<(), String> {
+    let parsed: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    for field in ["dependencies", "optionalDependencies", "peerDependencies"] {
+        let texts = |list: &Value| list.as_object().is_some_and(|entries| entries.values().all(Value::is_string));
+        if parsed.get(field).is_some_and(|list| !texts(list)) {
+            return Err(format!("{field} must be an object of package names and version ranges"));
+        }
+    }
+    Ok(())
+}
+
+fn check_code(text: &str) -> Result<(), String> {
+    if text.trim().is_empty() {
+        return Err("must not be empty".to_owned());
+    }
+    if text.len() > limits::IMPLEMENTATION_BYTES_MAX {
+        return Err(format!("is larger than {} bytes", limits::IMPLEMENTATION_BYTES_MAX));
+    }
+    Ok(())
+}
+
+fn parse_policy(word: &str) -> Result<PolicyName, String> {
+    let known = PolicyName::ALL.map(PolicyName::as_str).join(", ");
+    PolicyName::ALL.into_iter().find(|policy| policy.as_str() == word).ok_or(format!("must be one of: {known}"))
+}
+
+fn check_limits(errors: &mut Vec<FieldError>, given: &Limits, policy: &Policy) {
+    let time_max = u64::try_from(policy.time_max.as_millis()).unwrap_or(u64::MAX);
+    if given.timeout_ms.is_some_and(|timeout| timeout == 0 || timeout > time_max) {
+        errors.push(FieldError::new("/limits/timeoutMs", format!("must be between 1 and {time_max}, which the policy allows")));
+    }
+    if given.max_api_calls.is_some_and(|calls| calls > limits::API_CALLS_MAX) {
+        errors.push(FieldError::new("/limits/maxApiCalls", format!("must be at most {}", limits::API_CALLS_MAX)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire() -> Value {
+        serde_json::json!({
+            "environmentName": "a", "backendUrls": { "b": "http://127.0.0.1:1" }, "packageJson": {}, "codeImplementation": "x"
+        })
+    }
+
+    fn check(change: impl Fn(&mut Value)) -> Result<Checked, Vec<FieldError>> {
+        let mut value = wire();
+        change(&mut value);
+        serde_json::from_value::<WireDefinition>(value).unwrap().check()
+    }
+
+    #[test]
+    fn package_json_may_be_a_text_or_an_object() {
+        assert!(!check(|_| {}).unwrap().0.has_dependencies());
+        let (definition, _) = check(|value| value["packageJson"] = r#"{"dependencies":{"axios":"1"}}"#.into()).unwrap();
+        assert!(definition.has_dependencies());
+    }
+
+    #[test]
+    fn every_violation_is_listed_with_its_field() {
+        let cases: [(&str, Value, &str); 12] = [
+            ("environmentName", Value::Null, "/environmentName"),
+            ("environmentName", "a/b".into(), "/environmentName"),
+            ("backendUrls", Value::Null, "/backendUrls"),
+            ("backendUrls", serde_json::json!({ "x/y": "ftp://a" }), "/backendUrls/x~1y"),
+            ("packageJson", "{".into(), "/packageJson"),
+            ("packageJson", 5.into(), "/packageJson"),
+            ("packageJson", serde_json::json!({ "dependencies": ["a"] }), "/packageJson"),
+            ("codeImplementation", " ".into(), "/codeImplementation"),
+            ("codeImplementation", "x".repeat(limits::IMPLEMENTATION_BYTES_MAX + 1).into(), "/codeImplementation"),
+            ("policy", "loose".into(), "/policy"),
+            ("limits", serde_json::json!({ "timeoutMs": 15_001 }), "/limits/timeoutMs"),
+            ("limits", serde_json::json!({ "maxApiCalls": 51 }), "/limits/maxApiCalls"),
+        ];
+        for (field, wrong, pointer) in cases {
+            let errors = check(|value| value[field] = wrong.clone()).unwrap_err();
+            assert_eq!(errors.iter().map(|error| error.pointer.as_str()).collect::<Vec<_>>(), [pointer], "{field}");
+        }
+        assert_eq!(WireDefinition::default().check().unwrap_err().len(), 4);
+    }
+}

@@ -1,0 +1,211 @@
+//! npm, in its own jail: it writes one folder and reaches the registry, and runs no scripts.
+//!
+//! The operator's npm configuration is honoured: the user's and the global npmrc, `npm_config_*`,
+//! CA files and proxies. npm itself is asked what they amount to.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jail::{Access, Grant, Kind};
+use serde_json::Value;
+
+use crate::config::{Operator, limits};
+use crate::egress::{Egress, EgressError};
+use crate::worker::{ExitCause, Launch, LaunchError, Launcher, Program, places};
+
+/// Where the folders of an installation are inside the jail.
+const BUILD: &str = "/build";
+const CONFIG: &str = "/config";
+
+/// Sources other than the registry would reach other hosts or run other programs.
+const FLAGS: [&str; 11] = [
+    "--ignore-scripts",
+    "--no-audit",
+    "--no-fund",
+    "--no-update-notifier",
+    "--no-progress",
+    "--omit=dev",
+    "--allow-git=none",
+    "--allow-remote=none",
+    "--allow-file=none",
+    "--allow-directory=none",
+    "--logs-max=0",
+];
+
+#[derive(Debug, thiserror::Error)]
+pub enum NpmError {
+    /// npm ran and refused; its own words.
+    #[error("npm: {0}")]
+    Refused(String),
+    #[error("npm did not end within {} s", limits::INSTALL_TIME_MAX.as_secs())]
+    Slow,
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error("the way to the registry cannot be opened: {0}")]
+    Egress(#[from] EgressError),
+    #[error("npm's folder cannot be prepared: {0}")]
+    Io(#[from] io::Error),
+    #[error("npm's configuration cannot be read: {0}")]
+    Configuration(String),
+}
+
+/// npm with the operator's configuration, working in a staging folder:
+/// `build/` becomes the build, `config/` is npm's own.
+pub struct Npm<'a> {
+    launcher: &'a Launcher,
+    operator: &'a Operator,
+    staging: &'a Path,
+    environment: BTreeMap<String, String>,
+    reachable: Vec<String>,
+}
+
+impl<'a> Npm<'a> {
+    pub async fn prepare(launcher: &'a Launcher, operator: &'a Operator, staging: &'a Path) -> Result<Npm<'a>, NpmError> {
+        let mut npm = Npm { launcher, operator, staging, environment: BTreeMap::new(), reachable: Vec::new() };
+        npm.copy_configuration()?;
+        let printed = npm.run(&["config", "list", "--json"]).await?;
+        let settings: Value = serde_json::from_slice(&printed).map_err(|error| NpmError::Configuration(error.to_string()))?;
+        npm.reachable = reachable(&settings);
+        if let Some(file) = settings.get("cafile").and_then(Value::as_str) {
+            npm.copy(Path::new(file), "ca.pem", "npm_config_cafile")?;
+        }
+        Ok(npm)
+    }
+
+    /// Writes `package-lock.json`.
+    pub async fn resolve(&self) -> Result<(), NpmError> {
+        self.run(&[&["install", "--package-lock-only"], FLAGS.as_slice()].concat()).await.map(drop)
+    }
+
+    /// Installs exactly what the lockfile says.
+    pub async fn install(&self) -> Result<(), NpmError> {
+        self.run(&[&["ci"], FLAGS.as_slice()].concat()).await.map(drop)
+    }
+
+    /// The jailed user cannot read the operator's files in place, so npm gets copies.
+    fn copy_configuration(&mut self) -> io::Result<()> {
+        let operator = self.operator;
+        self.environment.extend(operator.npm_variables.clone());
+        let inside = self.launcher.inside(&self.config_folder(), CONFIG);
+        for (file, name, variable) in [
+            (&operator.user_npmrc, "user.npmrc", "npm_config_userconfig"),
+            (&operator.global_npmrc, "global.npmrc", "npm_config_globalconfig"),
+            (&operator.extra_ca_file, "extra-ca.pem", "NODE_EXTRA_CA_CERTS"),
+        ] {
+            match file {
+                Some(file) => self.copy(file, name, variable)?,
+                // Without a name npm would look for files outside.
+                None if variable.starts_with("npm") => self.set(variable, &inside.join("none")),
+                None => {}
+            }
+        }
+        self.set("HOME", &inside);
+        self.set("npm_config_prefix", &inside.join("prefix"));
+        self.set("npm_config_cache", &inside.join("cache"));
+        Ok(())
+    }
+
+    fn copy(&mut self, file: &Path, name: &str, variable: &str) -> io::Result<()> {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
+        std::fs::copy(file, self.config_folder().join(name)).map_err(named)?;
+        let inside = self.launcher.inside(&self.config_folder(), CONFIG).join(name);
+        self.set(variable, &inside);
+        Ok(())
+    }
+
+    fn set(&mut self, variable: &str, path: &Path) {
+        // npm reads its variables whatever their case; the operator's own spelling must not win.
+        self.environment.retain(|name, _| !name.eq_ignore_ascii_case(variable));
+        self.environment.insert(variable.to_owned(), path.to_string_lossy().into_owned());
+    }
+
+    fn config_folder(&self) -> PathBuf {
+        self.staging.join("config")
+    }
+
+    /// Runs npm to its end and returns what it printed.
+    async fn run(&self, arguments: &[&str]) -> Result<Vec<u8>, NpmError> {
+        let folder = self.launcher.worker_folder()?;
+        let egress_folder = folder.join("egress");
+        let _egress = Egress::open(&egress_folder, self.reachable.iter())?;
+        let build = self.staging.join("build");
+        let npm = self.launcher.installation().npm();
+        let mut environment = self.environment.clone();
+        let egress_inside = self.launcher.inside(&egress_folder, places::EGRESS);
+        environment.insert("CLOISTER_EGRESS".to_owned(), egress_inside.to_string_lossy().into_owned());
+        environment.insert("OPENSSL_CONF".to_owned(), "/nonexistent".to_owned());
+        let script = self.launcher.inside(&npm, places::NPM).join("bin/npm-cli.js");
+        let fixed = [
+            format!("--max-old-space-size={}", limits::INSTALLER_HEAP_MEGABYTES_MAX),
+            "--v8-pool-size=1".to_owned(),
+            "--disable-sigusr1".to_owned(),
+            format!("--import={}", self.launcher.script("egress/preload.js")),
+            script.to_string_lossy().into_owned(),
+        ];
+        let mut grants = self.launcher.harness_grants();
+        grants.push(Grant::new(npm, places::NPM, Access::Read));
+        grants.push(Grant::new(&build, BUILD, Access::Write));
+        grants.push(Grant::new(self.config_folder(), CONFIG, Access::Write));
+        grants.push(Grant::new(&egress_folder, places::EGRESS, Access::Connect));
+        let launch = Launch {
+            kind: Kind::Installer,
+            program: Program::Node,
+            arguments: fixed.into_iter().chain(arguments.iter().map(|&argument| argument.to_owned())).collect(),
+            environment,
+            grants,
+            directory: self.launcher.inside(&build, BUILD),
+            memory_bytes_max: limits::INSTALLER_MEMORY_BYTES_MAX,
+            stdout_bytes_max: limits::INSTALLER_STDOUT_BYTES_MAX,
+            folder: Some(folder),
+        };
+        let (mut process, _socket) = self.launcher.launch(launch).await?;
+        let ended = tokio::time::timeout(limits::INSTALL_TIME_MAX, process.ended()).await;
+        let exit = ended.map_err(|_| NpmError::Slow)?;
+        match exit.cause {
+            ExitCause::Code(0) => Ok(exit.stdout.clone()),
+            ExitCause::Code(_) => Err(NpmError::Refused(reason(&exit.stderr))),
+            ExitCause::Signal(_) => Err(NpmError::Refused(exit.describe())),
+        }
+    }
+}
+
+/// The URLs that npm has to reach: every registry, or the proxies before them.
+fn reachable(settings: &Value) -> Vec<String> {
+    let Some(settings) = settings.as_object() else { return Vec::new() };
+    settings
+        .iter()
+        .filter(|(key, _)| matches!(key.as_str(), "registry" | "proxy" | "https-proxy") || key.ends_with(":registry"))
+        .filter_map(|(_, value)| value.as_str().map(str::to_owned))
+        .collect()
+}
+
+/// npm's own reason, without its prefix and its hint at a log file that will be gone.
+fn reason(stderr: &str) -> String {
+    let lines = stderr.lines().filter_map(|line| line.strip_prefix("npm error"));
+    let kept: Vec<&str> = lines.map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("A complete log") && !line.contains("/_logs/")).collect();
+    if kept.is_empty() { stderr.trim().to_owned() } else { kept.join("\n") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn npms_reason_is_what_it_said() {
+        let stderr = "npm warn x\nnpm error code E404\nnpm error 404 Not Found - GET https://r/no\nnpm error\nnpm error A complete log of this run can be found in: /config/cache/_logs/1-debug-0.log\n";
+        assert_eq!(reason(stderr), "code E404\n404 Not Found - GET https://r/no");
+        assert_eq!(reason("Killed\n"), "Killed");
+    }
+
+    #[test]
+    fn registries_and_proxies_are_reachable_and_nothing_else() {
+        let settings = serde_json::json!({
+            "registry": "https://r/", "@scope:registry": "https://s/", "https-proxy": null, "proxy": "http://p:1", "cafile": "/x",
+            "//r/:_authToken": "(protected)"
+        });
+        let mut found = reachable(&settings);
+        found.sort();
+        assert_eq!(found, ["http://p:1", "https://r/", "https://s/"]);
+    }
+}

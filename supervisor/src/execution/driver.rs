@@ -1,0 +1,290 @@
+//! Runs one program: relays its calls, keeps its budgets, and decides how it ended.
+//!
+//! ```text
+//!          ┌── log ──► kept
+//!  guest ──┼── call ─► checked, entered, forwarded ─► host ─► return/throw ─► guest
+//!          └── completed │ threw ──► end
+//!  deadline, cancellation, a lost or lying process ──► end
+//! ```
+//!
+//! Both processes are hostile: what they send is checked here, whatever the harness checked before.
+
+use std::time::Instant;
+
+use serde_json::value::RawValue;
+use tokio::time::timeout_at;
+use tokio_util::sync::CancellationToken;
+
+use super::ledger::{EffectState, Ledger};
+use super::outcome::{End, LogEntry, Outcome, Status};
+use super::request::ExecutionRequest;
+use super::{GuestLeft, HostLeft, error_details};
+use crate::config::limits;
+use crate::ids::ExecutionId;
+use crate::protocol::frame::FrameError;
+use crate::protocol::{Budgets, ErrorDetails, FromGuest, FromHost, LogLevel, ToGuest, ToHost};
+use crate::worker::{BoundHost, GroupUsage, Guest};
+
+/// The outcome, and what may be left of the processes.
+pub struct Driven {
+    pub outcome: Outcome,
+    pub guest_left: GuestLeft,
+    pub host_left: Option<HostLeft>,
+}
+
+/// How far to wait for the exit of a guest whose connection broke.
+const EXIT_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(500);
+
+pub async fn drive(
+    id: &ExecutionId,
+    request: &ExecutionRequest,
+    program: analyzer::Program,
+    guest: Guest,
+    host: BoundHost,
+    cancel: CancellationToken,
+) -> Driven {
+    guest.process.reset_peak();
+    let cpu_before = guest.process.usage().cpu;
+    let mut run = Run {
+        request,
+        guest,
+        host,
+        ledger: Ledger::default(),
+        logs: Vec::new(),
+        deadline: tokio::time::Instant::now() + request.time_max(),
+    };
+    let stop = run.until_end(id, program, &cancel).await;
+    let Run { guest, host, ledger, logs, .. } = run;
+    let mut usage = guest.process.usage();
+    let open_calls = ledger.open_calls();
+    let (end, guest_left, host_left) = settle(stop, guest, host, open_calls, request, &mut usage).await;
+    let cpu = usage.cpu.saturating_sub(cpu_before);
+    let outcome = Outcome {
+        end,
+        logs,
+        api_call_count: ledger.forwarded(),
+        effects: ledger.into_effects(),
+        cpu_ms: cpu.as_secs_f64() * 1000.0,
+        peak_memory_bytes: usage.peak_memory_bytes,
+    };
+    Driven { outcome, guest_left, host_left }
+}
+
+/// Why the loop ended.
+enum Stop {
+    Ended(End),
+    Timeout,
+    Cancelled,
+    GuestLost(FrameError),
+    HostLost(FrameError),
+}
+
+async fn settle(
+    stop: Stop,
+    guest: Guest,
+    host: BoundHost,
+    open_calls: Vec<u32>,
+    request: &ExecutionRequest,
+    usage: &mut GroupUsage,
+) -> (End, GuestLeft, Option<HostLeft>) {
+    let gone = GuestLeft(None);
+    let host_left = |host| Some(HostLeft::new(host, open_calls));
+    match stop {
+        Stop::Ended(end) => (end, GuestLeft(Some(guest)), host_left(host)),
+        Stop::Timeout => {
+            drop(guest);
+            let message = format!("the program did not end within {} ms", request.time_max().as_millis());
+            let hint = Some("Do less in one program, or make independent calls at the same time with Promise.all.");
+            (End::failed(Status::Timeout, "TimeoutError", message, hint), gone, host_left(host))
+        }
+        Stop::Cancelled => {
+            drop(guest);
+            (End::failed(Status::Cancelled, "CancelledError", "the caller went away".to_owned(), None), gone, host_left(host))
+        }
+        Stop::GuestLost(error) => (guest_lost(guest, error, request, usage).await, gone, host_left(host)),
+        Stop::HostLost(FrameError::Closed) => {
+            let reason = host.into_reason().await;
+            tracing::warn!(environment = %request.environment().name(), reason, "a host was lost");
+            (End::worker_lost(format!("the environment's process {reason}")), gone, None)
+        }
+        Stop::HostLost(error) => (End::worker_lost(format!("the environment's process failed: {error}")), gone, None),
+    }
+}
+
+async fn guest_lost(guest: Guest, error: FrameError, request: &ExecutionRequest, usage: &mut GroupUsage) -> End {
+    let Guest { mut process, .. } = guest;
+    if !matches!(error, FrameError::Closed) {
+        tracing::warn!(process = process.name(), %error, "a guest was ended");
+        return End::worker_lost("the program's process broke the protocol and was ended".to_owned());
+    }
+    let Ok(exit) = tokio::time::timeout(EXIT_TIME_MAX, process.ended()).await else {
+        return End::worker_lost("the program's process closed its connection and was ended".to_owned());
+    };
+    *usage = exit.usage;
+    if exit.out_of_memory {
+        let megabytes = request.environment().policy.memory_bytes_max / (1024 * 1024);
+        let message = format!("the program used more than {megabytes} MB of memory");
+        return End::failed(Status::OutOfMemory, "OutOfMemoryError", message, Some("Hold less data at the same time."));
+    }
+    tracing::warn!(process = process.name(), end = exit.describe(), "a guest was lost");
+    End::worker_lost("the program's process ended unexpectedly".to_owned())
+}
+
+struct Run<'a> {
+    request: &'a ExecutionRequest,
+    guest: Guest,
+    host: BoundHost,
+    ledger: Ledger,
+    logs: Vec<LogEntry>,
+    deadline: tokio::time::Instant,
+}
+
+impl Run<'_> {
+    async fn until_end(&mut self, id: &ExecutionId, program: analyzer::Program, cancel: &CancellationToken) -> Stop {
+        let execute = self.execute_message(id, program);
+        if let Err(stop) = self.tell_guest(&execute).await {
+            return stop;
+        }
+        loop {
+            let step = tokio::select! {
+                message = self.guest.connection.receive() => match message {
+                    Ok(message) => self.from_guest(message).await,
+                    Err(error) => Err(Stop::GuestLost(error)),
+                },
+                message = self.host.receive() => match message {
+                    Ok(message) => self.from_host(message).await,
+                    Err(error) => Err(Stop::HostLost(error)),
+                },
+                () = tokio::time::sleep_until(self.deadline) => Err(Stop::Timeout),
+                () = cancel.cancelled() => Err(Stop::Cancelled),
+            };
+            if let Err(stop) = step {
+                return stop;
+            }
+        }
+    }
+
+    fn execute_message(&self, id: &ExecutionId, program: analyzer::Program) -> ToGuest {
+        let environment = self.request.environment();
+        ToGuest::Execute {
+            execution_id: id.to_string(),
+            source: program.source,
+            entry: program.entry,
+            lines_before: program.lines_before,
+            functions: environment.endowments.clone(),
+            input: self.request.input().to_owned(),
+            budgets: Budgets {
+                api_calls_max: environment.definition.api_calls_max(),
+                params_bytes_max: limits::PARAMS_BYTES_MAX,
+                result_bytes_max: limits::RESULT_BYTES_MAX,
+                log_entries_max: limits::LOG_ENTRIES_MAX,
+                log_chars_max: limits::LOG_CHARS_MAX,
+            },
+        }
+    }
+
+    async fn from_guest(&mut self, message: FromGuest) -> Result<(), Stop> {
+        match message {
+            FromGuest::Log { level, text } => self.log(level, text),
+            FromGuest::Call { call_id, name, params } => self.call(call_id, name, params).await,
+            FromGuest::Completed { value } if value.get().len() <= limits::RESULT_BYTES_MAX => Err(Stop::Ended(End::Completed(value))),
+            FromGuest::Completed { .. } => Err(lied("a result over the limit")),
+            FromGuest::Threw { error } => Err(Stop::Ended(End::Failed { status: Status::Error, error })),
+            FromGuest::Ready {} | FromGuest::Idle {} => Err(lied("a message out of turn")),
+        }
+    }
+
+    fn log(&mut self, level: LogLevel, text: String) -> Result<(), Stop> {
+        // The harness adds one entry that says that the rest is dropped.
+        if self.logs.len() > limits::LOG_ENTRIES_MAX || text.len() > limits::LOG_BYTES_MAX {
+            return Err(lied("more log than the limit"));
+        }
+        self.logs.push(LogEntry { level, text });
+        Ok(())
+    }
+
+    async fn call(&mut self, call_id: u32, name: String, params: Box<RawValue>) -> Result<(), Stop> {
+        if self.ledger.knows(call_id) {
+            return Err(lied("the number of an earlier call"));
+        }
+        let environment = self.request.environment();
+        let calls_max = environment.definition.api_calls_max();
+        let refusal = if !environment.endowments.contains(&name) {
+            Some(("api_not_provisioned", format!("{name} is not a function of this environment")))
+        } else if self.ledger.forwarded() >= calls_max {
+            Some(("api_call_limit", format!("more than {calls_max} API calls in one execution")))
+        } else if params.get().len() > limits::PARAMS_BYTES_MAX {
+            Some(("params_too_large", format!("the parameters of {name} are larger than {} bytes", limits::PARAMS_BYTES_MAX)))
+        } else {
+            None
+        };
+        if let Some((code, message)) = refusal {
+            // A harness that is whole refuses these itself, so a flood of them is an attack.
+            if self.ledger.has_refused(calls_max) {
+                return Err(lied("a flood of refused calls"));
+            }
+            self.ledger.refuse(call_id, bounded(name), Instant::now());
+            return self.tell_guest(&ToGuest::Throw { call_id, error: error_details("RangeError", code, message, None) }).await;
+        }
+        self.ledger.begin(call_id, name.clone(), Instant::now());
+        self.tell_host(&ToHost::Call { call_id, name, params }).await
+    }
+
+    async fn from_host(&mut self, message: FromHost) -> Result<(), Stop> {
+        match message {
+            FromHost::Returned { call_id, value } => {
+                self.answered(call_id, EffectState::Returned)?;
+                if value.get().len() > limits::RESULT_BYTES_MAX {
+                    let message = format!("the function returned more than {} bytes", limits::RESULT_BYTES_MAX);
+                    let error = error_details("RangeError", "api_result_too_large", message, None);
+                    return self.tell_guest(&ToGuest::Throw { call_id, error }).await;
+                }
+                self.tell_guest(&ToGuest::Return { call_id, value }).await
+            }
+            FromHost::Threw { call_id: Some(call_id), error } => {
+                self.answered(call_id, EffectState::Threw)?;
+                let error = self.with_egress_failure(error);
+                self.tell_guest(&ToGuest::Throw { call_id, error }).await
+            }
+            _ => Err(Stop::HostLost(FrameError::Garbage("a message out of turn".to_owned()))),
+        }
+    }
+
+    fn answered(&mut self, call_id: u32, state: EffectState) -> Result<(), Stop> {
+        if self.ledger.end(call_id, state, Instant::now()) {
+            return Ok(());
+        }
+        Err(Stop::HostLost(FrameError::Garbage("an answer to no open call".to_owned())))
+    }
+
+    /// A client in the host only sees its connection end; the reason is known here.
+    fn with_egress_failure(&self, mut error: ErrorDetails) -> ErrorDetails {
+        if let Some(reason) = self.host.take_egress_failure() {
+            error.message = format!("{} (backend {reason})", error.message);
+        }
+        error
+    }
+
+    async fn tell_guest(&mut self, message: &ToGuest) -> Result<(), Stop> {
+        match timeout_at(self.deadline, self.guest.connection.send(message)).await {
+            Err(_) => Err(Stop::Timeout),
+            Ok(result) => result.map_err(Stop::GuestLost),
+        }
+    }
+
+    async fn tell_host(&mut self, message: &ToHost) -> Result<(), Stop> {
+        match timeout_at(self.deadline, self.host.send(message)).await {
+            Err(_) => Err(Stop::Timeout),
+            Ok(result) => result.map_err(Stop::HostLost),
+        }
+    }
+}
+
+fn lied(what: &str) -> Stop {
+    Stop::GuestLost(FrameError::Garbage(what.to_owned()))
+}
+
+/// A name for the ledger that a hostile guest made up.
+fn bounded(name: String) -> String {
+    name.chars().take(100).collect()
+}

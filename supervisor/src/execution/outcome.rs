@@ -1,0 +1,93 @@
+//! How an execution ended: exactly one outcome, and the first cause wins.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::error_details;
+use super::ledger::Effect;
+use crate::protocol::{ErrorDetails, LogLevel};
+use crate::worker::HostError;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Completed,
+    /// The program threw, or its environment could not be initialized.
+    Error,
+    Timeout,
+    OutOfMemory,
+    /// The caller went away.
+    Cancelled,
+    /// A process ended or broke the protocol.
+    WorkerLost,
+}
+
+impl Status {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Completed => "completed",
+            Status::Error => "error",
+            Status::Timeout => "timeout",
+            Status::OutOfMemory => "out_of_memory",
+            Status::Cancelled => "cancelled",
+            Status::WorkerLost => "worker_lost",
+        }
+    }
+}
+
+/// One log entry of the program.
+#[derive(Clone, Debug, Serialize)]
+pub struct LogEntry {
+    pub level: LogLevel,
+    pub text: String,
+}
+
+/// The end of the program itself.
+pub enum End {
+    Completed(Box<RawValue>),
+    Failed { status: Status, error: ErrorDetails },
+}
+
+impl End {
+    pub fn failed(status: Status, name: &str, message: String, hint: Option<&str>) -> End {
+        let code = if status == Status::OutOfMemory { "memory_limit" } else { status.as_str() };
+        End::Failed { status, error: error_details(name, code, message, hint) }
+    }
+
+    pub fn worker_lost(message: String) -> End {
+        End::failed(Status::WorkerLost, "WorkerLost", message, Some("Run the program again; a new process is used."))
+    }
+}
+
+/// Everything that is known about an ended execution.
+pub struct Outcome {
+    pub end: End,
+    pub logs: Vec<LogEntry>,
+    pub effects: Vec<Effect>,
+    pub api_call_count: u32,
+    pub cpu_ms: f64,
+    pub peak_memory_bytes: u64,
+}
+
+impl Outcome {
+    pub fn status(&self) -> Status {
+        match &self.end {
+            End::Completed(_) => Status::Completed,
+            End::Failed { status, .. } => *status,
+        }
+    }
+}
+
+/// The outcome of a program whose environment could not be initialized, and which did not run.
+pub fn initialize_failed(error: &HostError) -> Outcome {
+    let hint = Some("The contributor of the environment has to look at its Initialize function and its backends.");
+    let details = error_details("InitializeError", "initialize_failed", error.to_string(), hint);
+    Outcome {
+        end: End::Failed { status: Status::Error, error: details },
+        logs: Vec::new(),
+        effects: Vec::new(),
+        api_call_count: 0,
+        cpu_ms: 0.0,
+        peak_memory_bytes: 0,
+    }
+}

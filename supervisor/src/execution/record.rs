@@ -1,0 +1,146 @@
+//! The end of an execution: its audit row, and the reply that may then be sent.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::ledger::Effect;
+use super::outcome::{End, LogEntry, Outcome, Status};
+use super::request::ExecutionRequest;
+use crate::audit::{Audit, Committed};
+use crate::environment::GuestIsolation;
+use crate::ids::{Digest, ExecutionId};
+use crate::protocol::ErrorDetails;
+use crate::store::{ExecutionRow, StoreError};
+
+/// An execution whose record is committed: only this can be replied.
+pub struct Recorded {
+    id: ExecutionId,
+    request: ExecutionRequest,
+    outcome: Outcome,
+    duration: Duration,
+    _committed: Committed,
+}
+
+/// The reply, as clients see it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecutionView {
+    id: ExecutionId,
+    pub status: Status,
+    is_error: bool,
+    result: Option<Box<RawValue>>,
+    /// The value as text, or the error.
+    execution_result: String,
+    logs: Vec<LogEntry>,
+    output: String,
+    error: Option<String>,
+    error_details: Option<ErrorDetails>,
+    api_call_count: u32,
+    effects: Vec<Effect>,
+    environment_name: String,
+    user_agent_id: String,
+    engine: &'static str,
+    policy: &'static str,
+    duration_ms: f64,
+    usage: UsageView,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct UsageView {
+    cpu_ms: f64,
+    peak_memory_bytes: u64,
+}
+
+impl Recorded {
+    pub async fn commit(
+        audit: &Audit,
+        id: ExecutionId,
+        request: ExecutionRequest,
+        outcome: Outcome,
+        started_at: i64,
+        duration: Duration,
+    ) -> Result<Recorded, StoreError> {
+        let (error, result_bytes) = match &outcome.end {
+            End::Completed(value) => (None, value.get().len()),
+            End::Failed { error, .. } => (serde_json::to_string(error).ok(), 0),
+        };
+        let environment = request.environment();
+        let row = ExecutionRow {
+            id: id.to_string(),
+            agent: request.agent().to_string(),
+            environment: environment.name().to_string(),
+            build: environment.build.digest().to_string(),
+            policy: environment.definition.policy.as_str(),
+            code: request.code().to_owned(),
+            code_sha256: Digest::of_text(request.code()).to_string(),
+            input: (request.input().get() != "null").then(|| request.input().get().to_owned()),
+            metadata: request.metadata().map(str::to_owned),
+            status: outcome.status().as_str(),
+            error,
+            result_bytes: result_bytes as u64,
+            effects: serde_json::to_string(&outcome.effects).unwrap_or_default(),
+            missing_layers: String::new(),
+            started_at,
+            duration_ms: milliseconds(duration),
+            cpu_ms: outcome.cpu_ms,
+            peak_memory_bytes: outcome.peak_memory_bytes,
+        };
+        let committed = audit.commit(row).await?;
+        Ok(Recorded { id, request, outcome, duration, _committed: committed })
+    }
+
+    pub fn into_view(self) -> ExecutionView {
+        let Recorded { id, request, outcome, duration, .. } = self;
+        let status = outcome.status();
+        let environment = request.environment();
+        let mut warnings = request.warnings().to_vec();
+        if environment.definition.isolation.guest == GuestIsolation::Environment {
+            warnings.push("agents share guest processes in this environment: SES alone keeps them apart".to_owned());
+        }
+        let (result, error_details) = match outcome.end {
+            End::Completed(value) => (Some(value), None),
+            End::Failed { error, .. } => (None, Some(error)),
+        };
+        let error = error_details.as_ref().map(|error| format!("{}: {}", error.name, error.message));
+        let execution_result = match (&error, &result) {
+            (Some(error), _) => error.clone(),
+            (None, Some(value)) => text_of(value),
+            (None, None) => String::new(),
+        };
+        let output = outcome.logs.iter().map(|entry| entry.text.as_str()).collect::<Vec<_>>().join("\n");
+        ExecutionView {
+            id,
+            status,
+            is_error: status != Status::Completed,
+            result,
+            execution_result,
+            logs: outcome.logs,
+            output,
+            error,
+            error_details,
+            api_call_count: outcome.api_call_count,
+            effects: outcome.effects,
+            environment_name: environment.name().to_string(),
+            user_agent_id: request.agent().to_string(),
+            engine: "v8",
+            policy: environment.definition.policy.as_str(),
+            duration_ms: milliseconds(duration),
+            usage: UsageView { cpu_ms: outcome.cpu_ms, peak_memory_bytes: outcome.peak_memory_bytes },
+            warnings,
+        }
+    }
+}
+
+/// A string as it is, anything else as JSON.
+fn text_of(value: &RawValue) -> String {
+    serde_json::from_str::<String>(value.get()).unwrap_or_else(|_| value.get().to_owned())
+}
+
+/// To the microsecond.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

@@ -1,0 +1,32 @@
+//! `POST /api/execute`.
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use tokio_util::sync::CancellationToken;
+
+use super::body::read_json;
+use super::json;
+use super::problem::Problem;
+use crate::config::limits;
+use crate::daemon::Daemon;
+use crate::execution::{ExecutionRefusal, ExecutionRequest, WireExecution};
+
+/// Runs in a task of its own: when the client goes away, the program is cancelled, and its record is
+/// written all the same.
+pub async fn execute(State(daemon): State<Daemon>, request: Request) -> Result<Response, Problem> {
+    let wire: WireExecution = read_json(request, limits::EXECUTE_BODY_BYTES_MAX).await?;
+    let checked = ExecutionRequest::check(wire, &daemon.provisioner.catalogue).map_err(ExecutionRefusal::from)?;
+    let cancel = CancellationToken::new();
+    let _cancel_when_dropped = cancel.clone().drop_guard();
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let executor = daemon.executor.clone();
+    daemon.tasks.spawn(async move {
+        let result = executor.execute(checked, cancel).await;
+        // The client may have gone away.
+        let _ = reply.send(result);
+    });
+    let lost = |_| Problem::internal(&std::io::Error::other("an execution ended without an answer"));
+    let recorded = answer.await.map_err(lost)??;
+    Ok(json(StatusCode::OK, &recorded.into_view()))
+}

@@ -1,0 +1,304 @@
+//! Which process serves which execution.
+//!
+//! ```text
+//!  spare guest ──┐                          ┌── given back (idle) ──► kept for its key ──► retired
+//!                ├──► Lease (guest + host) ─┤
+//!  spare host  ──┘    initialized           └── hung, lost or used up ──► killed
+//! ```
+//!
+//! A process runs one execution at a time. What it is kept for (its key) follows the environment's
+//! isolation: under the default, nobody but the agent whom it served ever gets it again. Idle
+//! processes retire least recently used first, and after a time. This module knows nothing of HTTP
+//! and nothing of what programs do.
+
+mod idle;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use idle::Idle;
+
+use crate::config::Policy;
+use crate::config::limits::{self, Capacity};
+use crate::environment::{Environment, GuestIsolation, HostIsolation, start_host};
+use crate::ids::{AgentId, EnvironmentName};
+use crate::runtime::Tasks;
+use crate::worker::{BoundHost, Guest, HostError, LaunchError, Launcher, LoadedHost};
+
+/// One version of one environment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Version {
+    name: EnvironmentName,
+    etag: String,
+}
+
+impl Version {
+    fn of(environment: &Environment) -> Version {
+        Version { name: environment.name().clone(), etag: environment.etag.clone() }
+    }
+}
+
+/// Whom an idle process is kept for; without an agent, for any of the environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Binding {
+    version: Version,
+    agent: Option<AgentId>,
+}
+
+/// A host and what it was loaded from, which must outlive it.
+struct KeptHost {
+    host: BoundHost,
+    environment: Arc<Environment>,
+}
+
+struct SpareHost {
+    host: LoadedHost,
+    _environment: Arc<Environment>,
+}
+
+struct State {
+    spare_guests: HashMap<u64, Vec<Guest>>,
+    /// Guests that are starting, per memory size.
+    starting_guests: HashMap<u64, usize>,
+    guests: Idle<Binding, Guest>,
+    spare_hosts: Idle<Version, SpareHost>,
+    hosts: Idle<Binding, KeptHost>,
+    closed: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// `Initialize` did not succeed: the environment's doing.
+    #[error("{0}")]
+    Initialize(HostError),
+    /// A process could not be started: the machine's doing.
+    #[error("{0}")]
+    Start(HostError),
+    #[error("{0}")]
+    Guest(#[from] LaunchError),
+}
+
+#[derive(Clone)]
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    launcher: Launcher,
+    tasks: Tasks,
+    capacity: Capacity,
+    state: Mutex<State>,
+}
+
+/// A guest and a host that serve one execution.
+pub struct Lease {
+    pub guest: Guest,
+    pub host: BoundHost,
+}
+
+impl Pool {
+    pub fn new(launcher: Launcher, tasks: Tasks, capacity: Capacity) -> Pool {
+        let state = State {
+            spare_guests: HashMap::new(),
+            starting_guests: HashMap::new(),
+            guests: Idle::new(capacity.idle_processes_max),
+            spare_hosts: Idle::new(capacity.idle_processes_max),
+            hosts: Idle::new(capacity.idle_processes_max),
+            closed: false,
+        };
+        Pool { shared: Arc::new(Shared { launcher, tasks, capacity, state: Mutex::new(state) }) }
+    }
+
+    /// A guest and a host for the agent, the host initialized.
+    pub async fn lease(&self, environment: &Arc<Environment>, agent: &AgentId) -> Result<Lease, LeaseError> {
+        let (guest, host) = tokio::join!(self.guest(environment, agent), self.host(environment, agent));
+        // When one of them fails, the other is not lost.
+        match (guest, host) {
+            (Ok(guest), Ok(host)) => Ok(Lease { guest, host }),
+            (Err(error), Ok(host)) => {
+                self.give_back_host(environment, agent, host);
+                Err(error.into())
+            }
+            (Ok(guest), Err(error)) => {
+                self.give_back_guest(environment, agent, guest);
+                Err(error)
+            }
+            (Err(error), Err(_)) => Err(error.into()),
+        }
+    }
+
+    /// Takes back a guest that proved idle.
+    pub fn give_back_guest(&self, environment: &Arc<Environment>, agent: &AgentId, guest: Guest) {
+        let isolation = environment.definition.isolation.guest;
+        if isolation == GuestIsolation::Execution || guest.executions >= limits::EXECUTIONS_PER_PROCESS_MAX {
+            return;
+        }
+        let agent = (isolation == GuestIsolation::Agent).then(|| agent.clone());
+        let mut state = self.state();
+        if !state.closed {
+            let binding = Binding { version: Version::of(environment), agent };
+            drop(state.guests.put(binding, guest, Instant::now()));
+        }
+    }
+
+    /// Takes back a host with no open call.
+    pub fn give_back_host(&self, environment: &Arc<Environment>, agent: &AgentId, host: BoundHost) {
+        let agent = (environment.definition.isolation.host == HostIsolation::Agent).then(|| agent.clone());
+        let binding = Binding { version: Version::of(environment), agent };
+        let kept = KeptHost { host, environment: Arc::clone(environment) };
+        let used_up = kept.host.executions >= limits::EXECUTIONS_PER_PROCESS_MAX;
+        let retired = {
+            let mut state = self.state();
+            if state.closed || used_up { vec![kept] } else { state.hosts.put(binding, kept, Instant::now()) }
+        };
+        self.retire(retired);
+    }
+
+    /// Keeps a loaded host for the next agent.
+    pub fn offer_host(&self, environment: &Arc<Environment>, host: LoadedHost) {
+        let mut state = self.state();
+        if !state.closed {
+            let spare = SpareHost { host, _environment: Arc::clone(environment) };
+            drop(state.spare_hosts.put(Version::of(environment), spare, Instant::now()));
+        }
+    }
+
+    /// Retires everything that was kept for an environment that is no more.
+    pub fn forget(&self, environment: &Environment) {
+        let version = Version::of(environment);
+        let retired = {
+            let mut state = self.state();
+            drop(state.guests.remove(|binding| binding.version == version));
+            drop(state.spare_hosts.remove(|spare| *spare == version));
+            state.hosts.remove(|binding| binding.version == version)
+        };
+        self.retire(retired);
+    }
+
+    /// Retires what was idle for too long. Called regularly.
+    pub fn sweep(&self) {
+        let Some(before) = Instant::now().checked_sub(self.shared.capacity.idle_max) else { return };
+        let retired = {
+            let mut state = self.state();
+            drop(state.guests.expire(before));
+            drop(state.spare_hosts.expire(before));
+            state.hosts.expire(before)
+        };
+        self.retire(retired);
+    }
+
+    /// How often `sweep` is due.
+    pub fn sweep_period(&self) -> Duration {
+        (self.shared.capacity.idle_max / 10).clamp(Duration::from_millis(200), Duration::from_secs(30))
+    }
+
+    /// Ends everything; hosts may clean up. A shutdown waits for that.
+    pub fn close(&self) {
+        let retired = {
+            let mut state = self.state();
+            state.closed = true;
+            state.spare_guests.clear();
+            drop(state.guests.remove(|_| true));
+            drop(state.spare_hosts.remove(|_| true));
+            state.hosts.remove(|_| true)
+        };
+        self.retire(retired);
+    }
+
+    /// Starts guests of a policy until there are as many spares as there should be.
+    pub fn refill_guests(&self, policy: &Policy) {
+        let key = policy.memory_bytes_max;
+        let mut state = self.state();
+        let present = state.spare_guests.get(&key).map_or(0, Vec::len);
+        let starting = state.starting_guests.entry(key).or_default();
+        let wanted = self.shared.capacity.spare_guests.saturating_sub(present + *starting);
+        *starting += wanted;
+        let closed = state.closed;
+        drop(state);
+        for _ in 0..if closed { 0 } else { wanted } {
+            let pool = self.clone();
+            let policy = policy.clone();
+            self.shared.tasks.spawn(async move { pool.start_spare(&policy).await });
+        }
+    }
+
+    async fn start_spare(&self, policy: &Policy) {
+        let started = Guest::start(&self.shared.launcher, policy).await;
+        let mut state = self.state();
+        if let Some(starting) = state.starting_guests.get_mut(&policy.memory_bytes_max) {
+            *starting = starting.saturating_sub(1);
+        }
+        match started {
+            Ok(guest) if !state.closed => state.spare_guests.entry(policy.memory_bytes_max).or_default().push(guest),
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "a spare guest could not be started"),
+        }
+    }
+
+    async fn guest(&self, environment: &Arc<Environment>, agent: &AgentId) -> Result<Guest, LaunchError> {
+        let isolation = environment.definition.isolation.guest;
+        let agent = (isolation == GuestIsolation::Agent).then(|| agent.clone());
+        let binding = Binding { version: Version::of(environment), agent };
+        let policy = &environment.policy;
+        let found = {
+            let mut state = self.state();
+            let kept = if isolation == GuestIsolation::Execution { None } else { state.guests.take(&binding, |guest| !guest.process.has_ended()) };
+            kept.or_else(|| {
+                let spares = state.spare_guests.get_mut(&policy.memory_bytes_max)?;
+                spares.retain(|guest| !guest.process.has_ended());
+                (!spares.is_empty()).then(|| spares.remove(0))
+            })
+        };
+        self.refill_guests(policy);
+        match found {
+            Some(guest) => Ok(guest),
+            None => Guest::start(&self.shared.launcher, policy).await,
+        }
+    }
+
+    async fn host(&self, environment: &Arc<Environment>, agent: &AgentId) -> Result<BoundHost, LeaseError> {
+        let shared_host = environment.definition.isolation.host == HostIsolation::Environment;
+        let version = Version::of(environment);
+        let binding = Binding { version: version.clone(), agent: (!shared_host).then(|| agent.clone()) };
+        let backends = &environment.definition.backend_urls;
+        let kept = self.state().hosts.take(&binding, |kept| !kept.host.process().has_ended());
+        if let Some(KeptHost { host, .. }) = kept {
+            return host.rebind(agent, backends).await.map_err(LeaseError::Initialize);
+        }
+        let spare = self.state().spare_hosts.take(&version, |spare| !spare.host.has_ended());
+        let loaded = match spare {
+            Some(SpareHost { host, .. }) => host,
+            None => start_host(&self.shared.launcher, environment).await.map_err(LeaseError::Start)?,
+        };
+        self.replace_spare_host(environment);
+        loaded.initialize(agent, backends).await.map_err(LeaseError::Initialize)
+    }
+
+    fn replace_spare_host(&self, environment: &Arc<Environment>) {
+        let pool = self.clone();
+        let environment = Arc::clone(environment);
+        self.shared.tasks.spawn(async move {
+            if pool.state().spare_hosts.holds(&Version::of(&environment)) {
+                return;
+            }
+            match start_host(&pool.shared.launcher, &environment).await {
+                Ok(host) => pool.offer_host(&environment, host),
+                Err(error) => tracing::error!(environment = %environment.name(), %error, "a spare host could not be started"),
+            }
+        });
+    }
+
+    fn retire(&self, hosts: Vec<KeptHost>) {
+        for KeptHost { host, environment } in hosts {
+            self.shared.tasks.spawn(async move {
+                host.deinitialize().await;
+                drop(environment);
+            });
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,107 @@
+//! Frames: four bytes of big-endian length, then that many bytes of JSON.
+
+use std::io;
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
+
+/// Why a connection to a jailed process is over.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    #[error("the process closed its connection")]
+    Closed,
+    #[error("the process sent garbage: {0}")]
+    Garbage(String),
+    #[error("the message is larger than {bytes_max} bytes")]
+    TooLarge { bytes_max: usize },
+    #[error("the connection failed: {0}")]
+    Io(io::Error),
+}
+
+/// One end of a protocol socket: `In` is received, `Out` is sent.
+pub struct Connection<In, Out> {
+    reader: FramedRead<OwnedReadHalf, LengthDelimitedCodec>,
+    writer: FramedWrite<OwnedWriteHalf, LengthDelimitedCodec>,
+    out_bytes_max: usize,
+    messages: PhantomData<fn(Out) -> In>,
+}
+
+impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
+    pub fn new(socket: UnixStream, in_bytes_max: usize, out_bytes_max: usize) -> Connection<In, Out> {
+        let (reader, writer) = socket.into_split();
+        Connection {
+            reader: FramedRead::new(reader, codec(in_bytes_max)),
+            writer: FramedWrite::new(writer, codec(out_bytes_max)),
+            out_bytes_max,
+            messages: PhantomData,
+        }
+    }
+
+    /// The next message; safe to drop while it waits.
+    pub async fn receive(&mut self) -> Result<In, FrameError> {
+        let frame = match self.reader.next().await {
+            None => return Err(FrameError::Closed),
+            Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(FrameError::Garbage(error.to_string()));
+            }
+            Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Err(FrameError::Closed),
+            Some(Err(error)) => return Err(FrameError::Io(error)),
+            Some(Ok(frame)) => frame,
+        };
+        serde_json::from_slice(&frame).map_err(|error| FrameError::Garbage(error.to_string()))
+    }
+
+    pub async fn send(&mut self, message: &Out) -> Result<(), FrameError> {
+        let body = serde_json::to_vec(message).map_err(|error| FrameError::Io(error.into()))?;
+        if body.len() > self.out_bytes_max {
+            return Err(FrameError::TooLarge { bytes_max: self.out_bytes_max });
+        }
+        match self.writer.send(Bytes::from(body)).await {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(FrameError::Closed),
+            result => result.map_err(FrameError::Io),
+        }
+    }
+}
+
+fn codec(bytes_max: usize) -> LengthDelimitedCodec {
+    LengthDelimitedCodec::builder().length_field_type::<u32>().big_endian().max_frame_length(bytes_max).new_codec()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+    use crate::protocol::{FromGuest, ToGuest};
+
+    async fn received(bytes: &[u8]) -> Result<FromGuest, FrameError> {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(bytes).await.unwrap();
+        drop(theirs);
+        Connection::<FromGuest, ToGuest>::new(ours, 64, 64).receive().await
+    }
+
+    #[tokio::test]
+    async fn frames_are_checked_before_they_are_read() {
+        assert!(matches!(received(b"\0\0\0\x0c{\"ready\":{}}").await, Ok(FromGuest::Ready {})));
+        assert!(matches!(received(b"\0\0\0\x02{}").await, Err(FrameError::Garbage(_))));
+        assert!(matches!(received(b"\xff\xff\xff\xff").await, Err(FrameError::Garbage(_))));
+        assert!(matches!(received(b"\0\0\0\0").await, Err(FrameError::Garbage(_))));
+        assert!(matches!(received(b"").await, Err(FrameError::Closed)));
+        assert!(received(b"\0\0\0\x0c{\"rea").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_message_over_the_limit_is_not_sent() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut connection = Connection::<FromGuest, ToGuest>::new(ours, 64, 64);
+        let message = ToGuest::Throw { call_id: 1, error: super::super::ErrorDetails { message: "x".repeat(100), ..Default::default() } };
+        assert!(matches!(connection.send(&message).await, Err(FrameError::TooLarge { .. })));
+    }
+}

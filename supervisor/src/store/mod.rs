@@ -1,0 +1,127 @@
+//! The database: SQLite in the data directory, written by one thread.
+//!
+//! Callers send a `Write` and wait until it is committed and synced to the disk. Writes that wait at
+//! the same time share one transaction, so that a busy supervisor syncs once for many executions.
+
+mod rows;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+use tokio::sync::{mpsc, oneshot};
+
+pub use rows::{BuildRow, EnvironmentRow, ExecutionRow};
+
+/// Writes that wait for the thread.
+const QUEUE_MAX: usize = 1024;
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the database {path} cannot be opened: {reason}", path = path.display())]
+    Open { path: PathBuf, reason: String },
+    #[error("the database refused a write: {0}")]
+    Write(String),
+    #[error("the database is closed")]
+    Closed,
+}
+
+/// A change that is committed as a whole.
+pub enum Write {
+    /// Inserts or replaces an environment, and notes its build.
+    Environment(Box<(EnvironmentRow, BuildRow)>),
+    RemoveEnvironment(String),
+    RemoveBuild(String),
+    Execution(Box<ExecutionRow>),
+}
+
+struct Request {
+    write: Write,
+    reply: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// A handle on the writer thread. When the last one is dropped, the database closes.
+#[derive(Clone)]
+pub struct Store {
+    requests: mpsc::Sender<Request>,
+}
+
+/// What the database holds when it is opened.
+pub struct Contents {
+    pub environments: Vec<EnvironmentRow>,
+    pub builds: Vec<String>,
+}
+
+impl Store {
+    /// Opens or creates the database, and brings its schema up to date.
+    pub fn open(path: &Path) -> Result<(Store, Contents), StoreError> {
+        let failed = |reason: String| StoreError::Open { path: path.to_owned(), reason };
+        let connection = writer::open(path).map_err(failed)?;
+        let contents = rows::read_all(&connection).map_err(|error| failed(error.to_string()))?;
+        let (requests, queue) = mpsc::channel(QUEUE_MAX);
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || writer::run(connection, queue))
+            .map_err(|error| failed(error.to_string()))?;
+        Ok((Store { requests }, contents))
+    }
+
+    /// Returns when the change is committed.
+    pub async fn commit(&self, write: Write) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request { write, reply }).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(name: &str) -> Write {
+        let row = EnvironmentRow {
+            name: name.to_owned(),
+            definition: "{}".to_owned(),
+            package_lock: None,
+            module: "commonjs".to_owned(),
+            endowments: "[]".to_owned(),
+            build: "d".to_owned(),
+            etag: "e".to_owned(),
+            created_at: 1,
+            updated_at: 2,
+        };
+        Write::Environment(Box::new((row, BuildRow { digest: "d".to_owned(), packages: 0, created_at: 1 })))
+    }
+
+    #[tokio::test]
+    async fn what_is_committed_is_there_after_opening_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cloister.db");
+        let (store, contents) = Store::open(&path).unwrap();
+        assert!(contents.environments.is_empty());
+        store.commit(environment("a")).await.unwrap();
+        store.commit(environment("b")).await.unwrap();
+        store.commit(Write::RemoveEnvironment("a".to_owned())).await.unwrap();
+        let (_, contents) = Store::open(&path).unwrap();
+        let names: Vec<String> = contents.environments.into_iter().map(|row| row.name).collect();
+        assert_eq!((names, contents.builds), (vec!["b".to_owned()], vec!["d".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn a_refused_write_fails_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(&folder.path().join("cloister.db")).unwrap();
+        store.commit(environment("a")).await.unwrap();
+        // The build is still referenced, so the database refuses to forget it.
+        let (refused, accepted) = tokio::join!(store.commit(Write::RemoveBuild("d".to_owned())), store.commit(environment("b")));
+        assert!(matches!(refused, Err(StoreError::Write(_))));
+        accepted.unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cloister.db");
+        std::fs::write(&path, "not a database, but longer than a header of one would be".repeat(10)).unwrap();
+        assert!(matches!(Store::open(&path), Err(StoreError::Open { .. })));
+    }
+}

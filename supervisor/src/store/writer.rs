@@ -1,0 +1,65 @@
+//! The one thread that writes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::mpsc;
+
+use super::{Request, StoreError, Write, rows};
+
+/// Writes that share a transaction.
+const BATCH_MAX: usize = 128;
+/// How long another program (a backup) may hold the database.
+const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
+
+mod migrations {
+    refinery::embed_migrations!("src/store/migrations");
+}
+
+pub fn open(path: &Path) -> Result<Connection, String> {
+    let mut connection = Connection::open(path).map_err(|error| error.to_string())?;
+    prepare(&connection).map_err(|error| error.to_string())?;
+    migrations::migrations::runner().run(&mut connection).map_err(|error| error.to_string())?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIME_MAX)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // With FULL a commit in WAL mode survives a power failure (sqlite.org/pragma.html#pragma_synchronous).
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", "ON")?;
+    connection.pragma_update(None, "trusted_schema", "OFF")
+}
+
+/// Serves until every `Store` is dropped.
+pub fn run(mut connection: Connection, mut queue: mpsc::Receiver<Request>) {
+    while let Some(first) = queue.blocking_recv() {
+        let mut batch = vec![first];
+        while batch.len() < BATCH_MAX {
+            let Ok(next) = queue.try_recv() else { break };
+            batch.push(next);
+        }
+        let writes: Vec<&Write> = batch.iter().map(|request| &request.write).collect();
+        let together = commit(&mut connection, &writes);
+        let alone = together.is_err() && batch.len() > 1;
+        for request in batch {
+            // One write that is refused must not take the others with it.
+            let result = if alone { commit(&mut connection, &[&request.write]) } else { together.clone() };
+            // A caller that gave up does not undo its write.
+            let _ = request.reply.send(result);
+        }
+    }
+}
+
+fn commit(connection: &mut Connection, writes: &[&Write]) -> Result<(), StoreError> {
+    let attempt = |connection: &mut Connection| {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for write in writes {
+            rows::apply(&transaction, write)?;
+        }
+        transaction.commit()
+    };
+    attempt(connection).map_err(|error: rusqlite::Error| StoreError::Write(error.to_string()))
+}

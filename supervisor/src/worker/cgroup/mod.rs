@@ -1,0 +1,296 @@
+//! Control groups: one per jailed process, with limits on memory, threads and CPU.
+//!
+//! ```text
+//!  <the supervisor's own group>/cloister-<id>/<kind>-<n>
+//! ```
+//!
+//! Version 2 where the controllers are delegated, version 1 otherwise. The id comes from the data
+//! directory, so that the next start finds and removes what a killed supervisor left behind.
+
+mod v1;
+mod v2;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Limits of one group.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupLimits {
+    pub memory_bytes_max: u64,
+    pub threads_max: u64,
+}
+
+/// What a group used since it was made (or since `reset_peak`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupUsage {
+    pub cpu: Duration,
+    pub peak_memory_bytes: u64,
+}
+
+/// The hierarchy in which this supervisor makes its groups.
+#[derive(Clone, Debug)]
+pub enum Hierarchy {
+    V1(v1::Hierarchy),
+    V2(v2::Hierarchy),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    #[error("no control group hierarchy with memory and pids controllers is mounted")]
+    NoHierarchy,
+    #[error("control group {}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// Where the kernel says the hierarchies are, and which groups this process is in.
+pub struct Mounts {
+    /// `/proc/self/mountinfo`
+    pub mountinfo: String,
+    /// `/proc/self/cgroup`
+    pub memberships: String,
+}
+
+impl Mounts {
+    pub fn of_this_process() -> io::Result<Mounts> {
+        Ok(Mounts {
+            mountinfo: fs::read_to_string("/proc/self/mountinfo")?,
+            memberships: fs::read_to_string("/proc/self/cgroup")?,
+        })
+    }
+
+    /// Mount points of a file system type, each with its root and its super options.
+    fn of_type<'a>(&'a self, wanted: &'a str) -> impl Iterator<Item = (PathBuf, &'a str, &'a str)> {
+        self.mountinfo.lines().filter_map(move |line| {
+            let (mount, file_system) = line.split_once(" - ")?;
+            let mut fields = file_system.split(' ');
+            let (kind, options) = (fields.next()?, fields.nth(1)?);
+            let mut fields = mount.split(' ').skip(3);
+            let (root, point) = (fields.next()?, fields.next()?);
+            (kind == wanted).then(|| (PathBuf::from(point), root, options))
+        })
+    }
+
+    /// This process's group in the hierarchy with `controller` (the empty string for version 2), as
+    /// a path below a mount whose root is `root`.
+    fn membership(&self, controller: &str, root: &str) -> Option<&Path> {
+        self.memberships.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (fields.next()?, fields.next()?);
+            let found = controllers.split(',').any(|name| name == controller);
+            let inside = path.strip_prefix(root.trim_end_matches('/')).unwrap_or(path);
+            found.then(|| Path::new(inside.trim_start_matches('/')))
+        })
+    }
+}
+
+impl Hierarchy {
+    /// Finds a usable hierarchy and makes `cloister-<id>` in it; removes what is left from before.
+    pub fn prepare(mounts: &Mounts, id: &str) -> Result<Hierarchy, CgroupError> {
+        let name = format!("cloister-{id}");
+        match v2::Hierarchy::prepare(mounts, &name) {
+            Err(CgroupError::NoHierarchy) => v1::Hierarchy::prepare(mounts, &name).map(Hierarchy::V1),
+            result => result.map(Hierarchy::V2),
+        }
+    }
+
+    pub fn version(&self) -> u8 {
+        match self {
+            Hierarchy::V1(_) => 1,
+            Hierarchy::V2(_) => 2,
+        }
+    }
+
+    pub fn create(&self, name: &str, limits: GroupLimits) -> Result<Group, CgroupError> {
+        match self {
+            Hierarchy::V1(hierarchy) => hierarchy.create(name, limits).map(Group::V1),
+            Hierarchy::V2(hierarchy) => hierarchy.create(name, limits).map(Group::V2),
+        }
+    }
+
+    /// Removes the supervisor's own folder, once every group in it is gone.
+    pub fn remove(&self) {
+        let folders = match self {
+            Hierarchy::V1(hierarchy) => hierarchy.folders(),
+            Hierarchy::V2(hierarchy) => hierarchy.folders(),
+        };
+        for folder in folders {
+            remove_group(&folder);
+        }
+    }
+}
+
+/// The group of one process.
+#[derive(Debug)]
+pub enum Group {
+    V1(v1::Group),
+    V2(v2::Group),
+}
+
+impl Group {
+    /// The files into which the process writes itself.
+    pub fn procs_files(&self) -> Vec<PathBuf> {
+        self.folders().iter().map(|folder| folder.join("cgroup.procs")).collect()
+    }
+
+    pub fn usage(&self) -> GroupUsage {
+        match self {
+            Group::V1(group) => group.usage(),
+            Group::V2(group) => group.usage(),
+        }
+    }
+
+    /// Lets `usage` report the peak from now on, where the kernel can.
+    pub fn reset_peak(&self) {
+        match self {
+            Group::V1(group) => group.reset_peak(),
+            Group::V2(group) => group.reset_peak(),
+        }
+    }
+
+    /// How many processes the kernel killed here for want of memory.
+    pub fn out_of_memory_kills(&self) -> u64 {
+        match self {
+            Group::V1(group) => group.out_of_memory_kills(),
+            Group::V2(group) => group.out_of_memory_kills(),
+        }
+    }
+
+    /// Removes the group of a process that has been reaped.
+    pub fn remove(&self) {
+        for folder in self.folders() {
+            remove_group(folder);
+        }
+    }
+
+    fn folders(&self) -> &[PathBuf] {
+        match self {
+            Group::V1(group) => &group.folders,
+            Group::V2(group) => &group.folders,
+        }
+    }
+}
+
+/// Removes a group and those below it. The kernel may need a moment after the last process is
+/// reaped (EBUSY); what stays is removed at the next start.
+fn remove_group(folder: &Path) {
+    const ATTEMPTS_MAX: u32 = 50;
+    for child in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_group(&child.path());
+        }
+    }
+    for _ in 0..ATTEMPTS_MAX {
+        match fs::remove_dir(folder) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => std::thread::yield_now(),
+            Ok(()) => return,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!(group = %folder.display(), %error, "a control group could not be removed");
+                }
+                return;
+            }
+        }
+    }
+    tracing::warn!(group = %folder.display(), "a control group is still busy; the next start removes it");
+}
+
+/// Kills what a supervisor that is gone left in its groups, and removes them.
+fn remove_leftovers(folder: &Path) {
+    for child in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let procs = fs::read_to_string(child.path().join("cgroup.procs")).unwrap_or_default();
+        for pid in procs.lines().filter_map(|line| line.parse().ok()) {
+            // The process may just have ended by itself.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_group(&child.path());
+        }
+    }
+}
+
+fn create_folder(path: &Path) -> Result<(), CgroupError> {
+    fs::create_dir_all(path).map_err(|source| CgroupError::Io { path: path.to_owned(), source })
+}
+
+/// One unbuffered write, whose error is the kernel's answer.
+fn write(folder: &Path, file: &str, value: impl std::fmt::Display) -> Result<(), CgroupError> {
+    let path = folder.join(file);
+    fs::write(&path, value.to_string()).map_err(|source| CgroupError::Io { path, source })
+}
+
+fn read_number(folder: &Path, file: &str) -> Option<u64> {
+    fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok()
+}
+
+/// The number after `key ` in a flat keyed file.
+fn read_key(folder: &Path, file: &str, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(folder.join(file)).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: GroupLimits = GroupLimits { memory_bytes_max: 1 << 20, threads_max: 5 };
+
+    #[test]
+    fn version_1_is_used_where_version_2_has_no_controllers() {
+        let root = tempfile::tempdir().unwrap();
+        let at = root.path().display();
+        let mounts = Mounts {
+            mountinfo: format!(
+                "1 1 0:1 / {at}/memory rw - cgroup cgroup rw,memory\n2 1 0:1 / {at}/pids rw - cgroup cgroup rw,pids\n\
+                 3 1 0:1 / {at}/cpuacct rw - cgroup cgroup rw,cpuacct\n4 1 0:1 / {at}/unified rw - cgroup2 cgroup2 rw\n"
+            ),
+            memberships: "3:memory:/own\n2:pids:/\n1:cpuacct:/\n0::/\n".to_owned(),
+        };
+        for folder in ["memory/own", "pids", "cpuacct", "unified"] {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        fs::write(root.path().join("unified/cgroup.controllers"), "").unwrap();
+        let hierarchy = Hierarchy::prepare(&mounts, "t").unwrap();
+        assert_eq!(hierarchy.version(), 1);
+        let group = hierarchy.create("guest-1", LIMITS).unwrap();
+        let memory = root.path().join("memory/own/cloister-t/guest-1");
+        assert_eq!(fs::read_to_string(memory.join("memory.limit_in_bytes")).unwrap(), "1048576");
+        assert_eq!(fs::read_to_string(root.path().join("pids/cloister-t/guest-1/pids.max")).unwrap(), "5");
+        assert_eq!(group.procs_files().len(), 3);
+        fs::write(memory.join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n").unwrap();
+        assert_eq!(group.out_of_memory_kills(), 2);
+    }
+
+    #[test]
+    fn version_2_moves_the_supervisor_to_a_leaf_of_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let at = root.path();
+        let mounts = Mounts {
+            mountinfo: format!("1 1 0:1 / {} rw - cgroup2 cgroup2 rw\n", at.display()),
+            memberships: "0::/service\n".to_owned(),
+        };
+        fs::create_dir_all(at.join("service")).unwrap();
+        fs::write(at.join("service/cgroup.type"), "domain\n").unwrap();
+        fs::write(at.join("service/cgroup.controllers"), "cpu memory pids\n").unwrap();
+        fs::write(at.join("service/cgroup.procs"), format!("{}\n", std::process::id())).unwrap();
+        let hierarchy = Hierarchy::prepare(&mounts, "t").unwrap();
+        assert_eq!(hierarchy.version(), 2);
+        let moved = fs::read_to_string(at.join("service/supervisor/cgroup.procs")).unwrap();
+        assert_eq!(moved, std::process::id().to_string());
+        let group = hierarchy.create("guest-1", LIMITS).unwrap();
+        let folder = at.join("service/cloister-t/guest-1");
+        for (file, value) in [("memory.max", "1048576"), ("memory.swap.max", "0"), ("memory.oom.group", "1"), ("pids.max", "5")] {
+            assert_eq!(fs::read_to_string(folder.join(file)).unwrap(), value, "{file}");
+        }
+        fs::write(folder.join("cpu.stat"), "usage_usec 1500\nuser_usec 1000\n").unwrap();
+        fs::write(folder.join("memory.peak"), "77\n").unwrap();
+        assert_eq!(group.usage(), GroupUsage { cpu: Duration::from_micros(1500), peak_memory_bytes: 77 });
+    }
+
+    #[test]
+    fn without_controllers_there_is_no_hierarchy() {
+        let mounts = Mounts { mountinfo: String::new(), memberships: String::new() };
+        assert!(matches!(Hierarchy::prepare(&mounts, "t"), Err(CgroupError::NoHierarchy)));
+    }
+}

@@ -1,0 +1,81 @@
+//! Control groups of version 2 (`cgroup-v2.rst`), in a subtree that was delegated to us.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{CgroupError, GroupLimits, GroupUsage, Mounts, create_folder, read_key, read_number, remove_leftovers, write};
+
+/// This supervisor's folder.
+#[derive(Clone, Debug)]
+pub struct Hierarchy {
+    folder: PathBuf,
+}
+
+impl Hierarchy {
+    /// A group that hands controllers to its children may hold no processes itself, so everything in
+    /// our own group first moves to a leaf, `supervisor`. The root group is exempt from that rule, and
+    /// is told by its lack of a `cgroup.type`.
+    pub fn prepare(mounts: &Mounts, name: &str) -> Result<Hierarchy, CgroupError> {
+        let (mount, root, _) = mounts.of_type("cgroup2").next().ok_or(CgroupError::NoHierarchy)?;
+        let own = mount.join(mounts.membership("", root).ok_or(CgroupError::NoHierarchy)?);
+        // A service that starts again after `exec` finds itself in its leaf.
+        let own = if own.ends_with("supervisor") { own.parent().unwrap_or(&own).to_owned() } else { own };
+        let available = fs::read_to_string(own.join("cgroup.controllers")).unwrap_or_default();
+        let has = |controller: &str| available.split_whitespace().any(|name| name == controller);
+        if !has("memory") || !has("pids") {
+            return Err(CgroupError::NoHierarchy);
+        }
+        if own.join("cgroup.type").exists() {
+            let leaf = own.join("supervisor");
+            create_folder(&leaf)?;
+            for pid in fs::read_to_string(own.join("cgroup.procs")).unwrap_or_default().lines() {
+                write(&leaf, "cgroup.procs", pid)?;
+            }
+        }
+        let controllers = if has("cpu") { "+memory +pids +cpu" } else { "+memory +pids" };
+        write(&own, "cgroup.subtree_control", controllers)?;
+        let folder = own.join(name);
+        create_folder(&folder)?;
+        write(&folder, "cgroup.subtree_control", controllers)?;
+        remove_leftovers(&folder);
+        Ok(Hierarchy { folder })
+    }
+
+    pub fn folders(&self) -> Vec<PathBuf> {
+        vec![self.folder.clone()]
+    }
+
+    pub fn create(&self, name: &str, limits: GroupLimits) -> Result<Group, CgroupError> {
+        let folder = self.folder.join(name);
+        create_folder(&folder)?;
+        write(&folder, "memory.max", limits.memory_bytes_max)?;
+        write(&folder, "memory.swap.max", 0)?;
+        write(&folder, "memory.oom.group", 1)?;
+        write(&folder, "pids.max", limits.threads_max)?;
+        Ok(Group { folders: vec![folder] })
+    }
+}
+
+#[derive(Debug)]
+pub struct Group {
+    pub folders: Vec<PathBuf>,
+}
+
+impl Group {
+    pub fn usage(&self) -> GroupUsage {
+        let folder = &self.folders[0];
+        GroupUsage {
+            cpu: Duration::from_micros(read_key(folder, "cpu.stat", "usage_usec ").unwrap_or(0)),
+            peak_memory_bytes: read_number(folder, "memory.peak").unwrap_or(0),
+        }
+    }
+
+    /// From Linux 6.12 a write resets the peak for the descriptor that wrote; we open per read, so
+    /// the peak stays that of the process's life.
+    pub fn reset_peak(&self) {}
+
+    pub fn out_of_memory_kills(&self) -> u64 {
+        read_key(&self.folders[0], "memory.events", "oom_kill ").unwrap_or(0)
+    }
+}

@@ -1,0 +1,203 @@
+//! A host: the Node process that holds one environment's functions.
+//!
+//! ```text
+//!  LoadedHost ──initialize(agent)──► BoundHost ──deinitialize──► ended
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use jail::{Access, Grant, Kind};
+
+use super::guest::{await_ready, node_arguments, node_environment, started};
+use super::launcher::{Launch, LaunchError, Launcher, Program, places};
+use super::process::{LINGER, Process};
+use crate::config::limits;
+use crate::egress::Egress;
+use crate::ids::AgentId;
+use crate::protocol::frame::{Connection, FrameError};
+use crate::protocol::{ErrorDetails, FromHost, ToHost};
+
+/// What a host loads.
+pub struct HostSpec<'a> {
+    /// The build folder.
+    pub build: &'a Path,
+    /// The implementation's file name in it.
+    pub file: &'a str,
+    pub functions: &'a [String],
+    pub backends: &'a BTreeMap<String, String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error("the egress of a host cannot be opened: {0}")]
+    Egress(#[from] crate::egress::EgressError),
+    #[error("{step} threw {}: {}", error.name, error.message)]
+    Threw { step: &'static str, error: ErrorDetails },
+    #[error("{step} did not end within {seconds} s")]
+    Slow { step: &'static str, seconds: u64 },
+    #[error("the environment's process {reason}")]
+    Ended { reason: String },
+}
+
+/// Loaded, and not yet initialized for anybody.
+pub struct LoadedHost {
+    link: Link,
+}
+
+/// Initialized for one agent.
+pub struct BoundHost {
+    link: Link,
+    /// For whom it is initialized.
+    agent: AgentId,
+    /// Executions that used it.
+    pub executions: u32,
+}
+
+struct Link {
+    process: Process,
+    connection: Connection<FromHost, ToHost>,
+    egress: Egress,
+}
+
+impl LoadedHost {
+    pub async fn start(launcher: &Launcher, spec: HostSpec<'_>) -> Result<LoadedHost, HostError> {
+        let folder = launcher.worker_folder()?;
+        let egress_folder = folder.join("egress");
+        let egress = Egress::open(&egress_folder, spec.backends.values())?;
+        let mut grants = launcher.harness_grants();
+        grants.push(Grant::new(&egress_folder, places::EGRESS, Access::Connect));
+        grants.push(Grant::new(spec.build, places::ENVIRONMENT, Access::Read));
+        let directory = launcher.inside(spec.build, places::ENVIRONMENT);
+        let mut environment = node_environment();
+        let egress_inside = launcher.inside(&egress_folder, places::EGRESS);
+        environment.insert("CLOISTER_EGRESS".to_owned(), egress_inside.to_string_lossy().into_owned());
+        let mut arguments = node_arguments(limits::HOST_HEAP_MEGABYTES_MAX);
+        arguments.push(format!("--import={}", launcher.script("egress/preload.js")));
+        arguments.push(launcher.script("host/main.js"));
+        let launch = Launch {
+            kind: Kind::Host,
+            program: Program::Node,
+            arguments,
+            environment,
+            grants,
+            directory: directory.clone(),
+            memory_bytes_max: limits::HOST_MEMORY_BYTES_MAX,
+            stdout_bytes_max: limits::STDOUT_BYTES_MAX,
+            folder: Some(folder),
+        };
+        let (process, socket) = launcher.launch(launch).await?;
+        let mut connection = Connection::new(socket, limits::FRAME_FROM_WORKER_BYTES_MAX, limits::FRAME_TO_WORKER_BYTES_MAX);
+        let ready = await_ready(&mut connection, |message| matches!(message, FromHost::Ready {})).await;
+        let process = started(Kind::Host, process, ready).await?;
+        let link = Link { process, connection, egress: egress };
+        let file = directory.join(spec.file).to_string_lossy().into_owned();
+        let load = ToHost::Load { file, functions: spec.functions.to_vec() };
+        link.request("loading the implementation", &load, limits::LOAD_TIME_MAX, |answer| matches!(answer, FromHost::Loaded {})).await
+            .map(|link| LoadedHost { link })
+    }
+
+    /// Binds the host to an agent.
+    pub async fn initialize(self, agent: &AgentId, backends: &BTreeMap<String, String>) -> Result<BoundHost, HostError> {
+        let message = ToHost::Initialize { agent_id: agent.to_string(), backends: backends.clone() };
+        let link = self.link;
+        link.request("Initialize", &message, limits::INITIALIZE_TIME_MAX, |answer| matches!(answer, FromHost::Initialized {})).await
+            .map(|link| BoundHost { link, agent: agent.clone(), executions: 0 })
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.link.process.has_ended()
+    }
+}
+
+impl BoundHost {
+    pub fn process(&self) -> &Process {
+        &self.link.process
+    }
+
+    pub async fn send(&mut self, message: &ToHost) -> Result<(), FrameError> {
+        self.link.connection.send(message).await
+    }
+
+    /// The next message that is not a log entry.
+    pub async fn receive(&mut self) -> Result<FromHost, FrameError> {
+        self.link.receive().await
+    }
+
+    /// Why a host whose connection failed is gone.
+    pub async fn into_reason(self) -> String {
+        end_of(self.link.process).await
+    }
+
+    /// Takes the host over for another agent, if it is bound to one: `Deinitialize`, `Initialize`.
+    pub async fn rebind(self, agent: &AgentId, backends: &BTreeMap<String, String>) -> Result<BoundHost, HostError> {
+        if self.agent == *agent {
+            return Ok(self);
+        }
+        let link = self.link.deinitialize().await?;
+        LoadedHost { link }.initialize(agent, backends).await
+    }
+
+    /// Why the latest connection to a backend was not made, once.
+    pub fn take_egress_failure(&self) -> Option<String> {
+        self.link.egress.take_failure()
+    }
+
+    /// Lets the environment clean up, then ends the process whatever it answered.
+    pub async fn deinitialize(self) {
+        let name = self.link.process.name().to_owned();
+        match self.link.deinitialize().await {
+            Ok(link) => drop(link.process.kill().await),
+            Err(error) => tracing::info!(process = name, %error, "a host was ended without having cleaned up"),
+        }
+    }
+}
+
+impl Link {
+    async fn deinitialize(self) -> Result<Link, HostError> {
+        let answered = |answer: &FromHost| matches!(answer, FromHost::Deinitialized {});
+        self.request("Deinitialize", &ToHost::Deinitialize {}, limits::DEINITIALIZE_TIME_MAX, answered).await
+    }
+
+    async fn receive(&mut self) -> Result<FromHost, FrameError> {
+        loop {
+            match self.connection.receive().await? {
+                FromHost::Log { level, text } => tracing::debug!(process = self.process.name(), ?level, text, "host log"),
+                message => return Ok(message),
+            }
+        }
+    }
+
+    /// Sends a request, and gives the link back when the wanted answer came in time.
+    async fn request(
+        mut self,
+        step: &'static str,
+        message: &ToHost,
+        time_max: std::time::Duration,
+        wanted: impl Fn(&FromHost) -> bool,
+    ) -> Result<Link, HostError> {
+        let exchange = async {
+            self.connection.send(message).await?;
+            self.receive().await
+        };
+        match tokio::time::timeout(time_max, exchange).await {
+            Err(_) => Err(HostError::Slow { step, seconds: time_max.as_secs() }),
+            Ok(Ok(answer)) if wanted(&answer) => Ok(self),
+            Ok(Ok(FromHost::Threw { call_id: None, error })) => Err(HostError::Threw { step, error }),
+            Ok(Ok(_)) => Err(HostError::Ended { reason: format!("sent a message out of turn during {step}") }),
+            Ok(Err(FrameError::Closed)) => Err(HostError::Ended { reason: end_of(self.process).await }),
+            Ok(Err(error)) => Err(HostError::Ended { reason: error.to_string() }),
+        }
+    }
+}
+
+/// Waits a moment for the end of a process that closed its connection, and says how it ended.
+pub async fn end_of(mut process: Process) -> String {
+    match tokio::time::timeout(LINGER, process.ended()).await {
+        Ok(exit) => exit.describe(),
+        Err(_) => "closed its connection".to_owned(),
+    }
+}
+

@@ -1,0 +1,265 @@
+//! Builds a jail around a program and starts it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jail::{Access, Grant, Kind, Layer, Namespaces, Spec};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::UnixStream;
+
+use super::cgroup::{CgroupError, GroupLimits};
+use super::identity::Identities;
+use super::layers::{Layers, LayersError};
+use super::ownership::give_tree;
+use super::process::{Belongings, Process};
+use super::spawner::Spawner;
+use super::{cgroup, libraries};
+use crate::config::{Installation, limits};
+use crate::runtime::Tasks;
+
+/// Where things are inside a jail.
+pub mod places {
+    pub const NODE: &str = "/node";
+    pub const ANALYZER: &str = "/analyzer";
+    pub const HARNESS: &str = "/harness";
+    pub const ENVIRONMENT: &str = "/environment";
+    pub const EGRESS: &str = "/egress";
+    pub const NPM: &str = "/npm";
+}
+
+/// What a jailed process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    Node,
+    Analyzer,
+}
+
+/// A process to be started.
+pub struct Launch {
+    pub kind: Kind,
+    pub program: Program,
+    pub arguments: Vec<String>,
+    pub environment: BTreeMap<String, String>,
+    /// Beside the program and its libraries.
+    pub grants: Vec<Grant>,
+    /// The working directory, inside.
+    pub directory: PathBuf,
+    pub memory_bytes_max: u64,
+    pub stdout_bytes_max: usize,
+    /// A folder of the host that is removed after the process.
+    pub folder: Option<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    #[error("cannot start a jailed process: {0}")]
+    Spawn(#[source] io::Error),
+    #[error("cannot make the process's control group: {0}")]
+    Cgroup(#[from] CgroupError),
+    #[error("all user ids for jailed processes are in use")]
+    NoIdentity,
+    #[error("cannot prepare {path}: {source}")]
+    Prepare { path: PathBuf, source: io::Error },
+    #[error("the {kind} did not get ready: it {reason}")]
+    NotReady { kind: Kind, reason: String },
+    #[error("the {kind} was not ready within {} s", limits::BOOT_TIME_MAX.as_secs())]
+    Slow { kind: Kind },
+}
+
+/// Starts jailed processes with every layer that this machine has.
+#[derive(Clone)]
+pub struct Launcher {
+    shared: Arc<Shared>,
+    layers: Layers,
+}
+
+struct Shared {
+    tasks: Tasks,
+    spawner: Spawner,
+    installation: Installation,
+    identities: Identities,
+    hierarchy: Result<cgroup::Hierarchy, CgroupError>,
+    node_grants: Vec<Grant>,
+    analyzer_grants: Vec<Grant>,
+    /// An empty folder, over which each process mounts its private root.
+    root: PathBuf,
+    /// Folders of running processes.
+    run: PathBuf,
+    sequence: AtomicU64,
+}
+
+impl Launcher {
+    /// Prepares folders and groups below the data directory, and finds out which layers work here.
+    pub async fn new(tasks: Tasks, installation: Installation, data_dir: &Path) -> Result<Launcher, LayersError> {
+        let io = |source| LayersError::Io { path: data_dir.to_owned(), source };
+        let run = data_dir.join("run");
+        if run.exists() {
+            std::fs::remove_dir_all(&run).map_err(io)?;
+        }
+        let root = run.join("root");
+        std::fs::create_dir_all(&root).map_err(io)?;
+        for folder in [&run, &root] {
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711)).map_err(io)?;
+        }
+        let id = crate::ids::Digest::of(&[data_dir.as_os_str().as_encoded_bytes()]);
+        let mounts = cgroup::Mounts::of_this_process().map_err(io)?;
+        let shared = Shared {
+            tasks,
+            spawner: Spawner::new(installation.jail_exec.clone()).map_err(io)?,
+            identities: Identities::new().map_err(|error| io(io::Error::other(error)))?,
+            hierarchy: cgroup::Hierarchy::prepare(&mounts, &id.as_str()[..12]),
+            node_grants: program_grants(&installation.node, places::NODE).map_err(io)?,
+            analyzer_grants: program_grants(&installation.analyzer, places::ANALYZER).map_err(io)?,
+            installation,
+            root,
+            run,
+            sequence: AtomicU64::new(1),
+        };
+        let bare = Launcher { shared: Arc::new(shared), layers: Layers::none() };
+        let layers = Layers::detect(&bare).await?;
+        Ok(Launcher { layers, ..bare })
+    }
+
+    pub fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
+    pub fn installation(&self) -> &Installation {
+        &self.shared.installation
+    }
+
+    pub fn cgroup_version(&self) -> Result<u8, String> {
+        self.shared.hierarchy.as_ref().map(cgroup::Hierarchy::version).map_err(ToString::to_string)
+    }
+
+    /// The same launcher with other layers; detection tries them one by one.
+    pub(super) fn with_layers(&self, layers: Layers) -> Launcher {
+        Launcher { layers, ..self.clone() }
+    }
+
+    /// Where a granted path is inside the jail.
+    pub fn inside(&self, source: &Path, target: &str) -> PathBuf {
+        if self.has(Layer::PrivateRoot) { PathBuf::from(target) } else { source.to_owned() }
+    }
+
+    /// A harness script, inside the jail.
+    pub fn script(&self, relative: &str) -> String {
+        let harness = self.inside(&self.shared.installation.harness, places::HARNESS);
+        harness.join("src").join(relative).to_string_lossy().into_owned()
+    }
+
+    /// The parts of the harness that Node processes read.
+    pub fn harness_grants(&self) -> Vec<Grant> {
+        let harness = &self.shared.installation.harness;
+        ["package.json", "src", "node_modules/ses"]
+            .iter()
+            .map(|part| Grant::new(harness.join(part), Path::new(places::HARNESS).join(part), Access::Read))
+            .collect()
+    }
+
+    /// A fresh folder for one process; give it to `Launch::folder`.
+    pub fn worker_folder(&self) -> Result<PathBuf, LaunchError> {
+        let folder = self.shared.run.join(self.shared.sequence.fetch_add(1, Ordering::Relaxed).to_string());
+        let made = std::fs::create_dir(&folder).and_then(|()| std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o711)));
+        made.map_err(|source| LaunchError::Prepare { path: folder.clone(), source })?;
+        Ok(folder)
+    }
+
+    /// Starts the process; its protocol socket is the second value.
+    pub async fn launch(&self, launch: Launch) -> Result<(Process, UnixStream), LaunchError> {
+        let name = format!("{}-{}", launch.kind, self.shared.sequence.fetch_add(1, Ordering::Relaxed));
+        let identity = match self.has(Layer::UserId) {
+            true => Some(self.shared.identities.lease().ok_or(LaunchError::NoIdentity)?),
+            false => None,
+        };
+        let group = match &self.shared.hierarchy {
+            Ok(hierarchy) if self.has(Layer::Cgroup) => {
+                let group_limits = GroupLimits { memory_bytes_max: launch.memory_bytes_max, threads_max: limits::THREADS_MAX };
+                Some(Arc::new(hierarchy.create(&name, group_limits)?))
+            }
+            _ => None,
+        };
+        let mut spec = self.spec(&launch);
+        spec.identity = identity.as_ref().map(|leased| leased.identity);
+        spec.cgroups = group.as_ref().map(|group| group.procs_files()).unwrap_or_default();
+        if let Some(leased) = &identity {
+            give_writable(&spec.grants, leased.identity.uid)?;
+        }
+        let belongings = Belongings { group, identity, folder: launch.folder, stdout_bytes_max: launch.stdout_bytes_max };
+        let (socket, theirs) = std::os::unix::net::UnixStream::pair().map_err(LaunchError::Spawn)?;
+        let child = self.shared.spawner.spawn(OwnedFd::from(theirs)).await.map_err(LaunchError::Spawn)?;
+        let process = Process::watch(&self.shared.tasks, name, child, belongings);
+        socket.set_nonblocking(true).map_err(LaunchError::Spawn)?;
+        let mut socket = UnixStream::from_std(socket).map_err(LaunchError::Spawn)?;
+        send_spec(&mut socket, &spec).await.map_err(LaunchError::Spawn)?;
+        Ok((process, socket))
+    }
+
+    /// Removes the control groups' common folder; every process must have ended.
+    pub fn clean_up(&self) {
+        if let Ok(hierarchy) = &self.shared.hierarchy {
+            hierarchy.remove();
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.shared.run) {
+            tracing::warn!(folder = %self.shared.run.display(), %error, "the run folder could not be removed");
+        }
+    }
+
+    fn has(&self, layer: Layer) -> bool {
+        self.layers.has(layer)
+    }
+
+    fn spec(&self, launch: &Launch) -> Spec {
+        let (program_grants, source, target) = match launch.program {
+            Program::Node => (&self.shared.node_grants, &self.shared.installation.node, places::NODE),
+            Program::Analyzer => (&self.shared.analyzer_grants, &self.shared.installation.analyzer, places::ANALYZER),
+        };
+        let namespaces = match (self.has(Layer::Namespaces), nix::unistd::geteuid().is_root()) {
+            (false, _) => Namespaces::None,
+            (true, true) => Namespaces::Privileged,
+            (true, false) => Namespaces::User,
+        };
+        Spec {
+            kind: launch.kind,
+            program: self.inside(source, target),
+            arguments: launch.arguments.clone(),
+            environment: launch.environment.clone(),
+            supervisor_pid: nix::unistd::getpid().as_raw(),
+            cgroups: Vec::new(),
+            identity: None,
+            namespaces,
+            root: self.has(Layer::PrivateRoot).then(|| self.shared.root.clone()),
+            landlock: self.has(Layer::Landlock),
+            grants: program_grants.iter().chain(&launch.grants).cloned().collect(),
+            directory: launch.directory.clone(),
+        }
+    }
+}
+
+fn program_grants(program: &Path, target: &str) -> io::Result<Vec<Grant>> {
+    let mut grants = vec![Grant::new(program, target, Access::Execute)];
+    grants.extend(libraries::grants(program)?);
+    Ok(grants)
+}
+
+fn give_writable(grants: &[Grant], uid: u32) -> Result<(), LaunchError> {
+    for grant in grants.iter().filter(|grant| grant.access == Access::Write) {
+        give_tree(&grant.source, uid).map_err(|source| LaunchError::Prepare { path: grant.source.clone(), source })?;
+    }
+    Ok(())
+}
+
+async fn send_spec(socket: &mut UnixStream, spec: &Spec) -> io::Result<()> {
+    let body = serde_json::to_vec(spec)?;
+    if body.len() > jail::SPEC_BYTES_MAX {
+        return Err(io::Error::other("the spec is too large: the environment has too many backends"));
+    }
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    socket.write_all(&length.to_be_bytes()).await?;
+    socket.write_all(&body).await
+}

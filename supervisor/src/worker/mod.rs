@@ -1,0 +1,31 @@
+//! Jailed processes: how they start, what they are told, and how they end.
+//!
+//! ```text
+//!  Launcher ──Launch──► Process (one task owns child, control group, user id and folder)
+//!     │                    │
+//!     │                    ├── Guest            ready for programs
+//!     │                    ├── LoadedHost ──initialize──► BoundHost
+//!     │                    └── anything that runs to its end: npm, probes
+//!     └── Layers: what this machine can enforce, found out by trying
+//! ```
+//!
+//! This module decides nothing about executions; it is the only one that starts processes.
+
+mod cgroup;
+mod guest;
+mod host;
+mod identity;
+mod launcher;
+mod layers;
+mod libraries;
+mod ownership;
+mod process;
+mod spawner;
+
+pub use cgroup::GroupUsage;
+pub use guest::{Guest, node_arguments, node_environment};
+pub use host::{BoundHost, HostError, HostSpec, LoadedHost};
+pub use launcher::{Launch, LaunchError, Launcher, Program, places};
+pub use layers::{LayerState, LayersError};
+pub use ownership::give_tree;
+pub use process::{Exit, ExitCause, Process};

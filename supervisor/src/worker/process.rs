@@ -1,0 +1,234 @@
+//! One jailed process from its start to the removal of everything that it had.
+//!
+//! ```text
+//!  running ──exit──► reaped ──► Exit published ──► group, user id and folder released
+//!     └──kill──► (SIGKILL) ──┘
+//! ```
+//!
+//! A single task owns the child, and a shutdown waits for it. Everyone else holds a `Process`: dropping it kills.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::Child;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::cgroup::{Group, GroupUsage};
+use super::identity::Leased;
+use crate::config::limits;
+use crate::runtime::Tasks;
+
+/// How the process ended, as the kernel told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitCause {
+    Code(i32),
+    Signal(i32),
+}
+
+#[derive(Clone, Debug)]
+pub struct Exit {
+    pub cause: ExitCause,
+    /// The kernel killed it for want of memory, or V8 gave up for that reason.
+    pub out_of_memory: bool,
+    /// The last of its standard error. Hostile text: for diagnosis only.
+    pub stderr: String,
+    /// The first of its standard output.
+    pub stdout: Vec<u8>,
+    pub usage: GroupUsage,
+}
+
+impl Exit {
+    /// In words, for an operator.
+    pub fn describe(&self) -> String {
+        let how = match self.cause {
+            _ if self.out_of_memory => "ran out of memory".to_owned(),
+            ExitCause::Code(code) => format!("ended with code {code}"),
+            ExitCause::Signal(nix::libc::SIGSYS) => "was ended for a forbidden system call".to_owned(),
+            ExitCause::Signal(signal) => format!("was ended by signal {signal}"),
+        };
+        match self.stderr.trim() {
+            "" => how,
+            text => format!("{how}: {text}"),
+        }
+    }
+}
+
+/// A handle on a running process; dropping it kills the process.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    group: Option<Arc<Group>>,
+    exit: watch::Receiver<Option<Arc<Exit>>>,
+    kill: DropGuard,
+}
+
+/// What belongs to a process and is released after it.
+pub struct Belongings {
+    pub group: Option<Arc<Group>>,
+    #[expect(dead_code, reason = "held, and free again when dropped")]
+    pub identity: Option<Leased>,
+    pub folder: Option<PathBuf>,
+    pub stdout_bytes_max: usize,
+}
+
+impl Process {
+    pub fn watch(tasks: &Tasks, name: String, child: Child, belongings: Belongings) -> Process {
+        let kill = CancellationToken::new();
+        let (publish, exit) = watch::channel(None);
+        let group = belongings.group.clone();
+        let killed = kill.clone();
+        let label = name.clone();
+        tasks.spawn(async move {
+            let exit = run(child, &belongings, killed).await;
+            tracing::debug!(process = label, cause = ?exit.cause, "a jailed process has ended");
+            // Nobody may be waiting any more.
+            let _ = publish.send(Some(Arc::new(exit)));
+            release(belongings).await;
+        });
+        Process { name, group, exit, kill: kill.drop_guard() }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the process used so far; zeros without a control group.
+    pub fn usage(&self) -> GroupUsage {
+        match self.exit.borrow().as_ref() {
+            Some(exit) => exit.usage,
+            None => self.group.as_ref().map(|group| group.usage()).unwrap_or_default(),
+        }
+    }
+
+    pub fn reset_peak(&self) {
+        if let Some(group) = &self.group {
+            group.reset_peak();
+        }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.exit.borrow().is_some()
+    }
+
+    /// Waits for the end, without causing it.
+    pub async fn ended(&mut self) -> Arc<Exit> {
+        match self.exit.wait_for(Option::is_some).await {
+            Ok(exit) => exit.clone().unwrap_or_else(unknown_exit),
+            Err(_) => unknown_exit(),
+        }
+    }
+
+    /// Kills the process and waits until it is reaped.
+    pub async fn kill(self) -> Arc<Exit> {
+        let Process { mut exit, kill, .. } = self;
+        drop(kill);
+        match exit.wait_for(Option::is_some).await {
+            Ok(exit) => exit.clone().unwrap_or_else(unknown_exit),
+            Err(_) => unknown_exit(),
+        }
+    }
+}
+
+/// The task that watches a process ended without saying how; only a runtime that is being torn down
+/// does that.
+fn unknown_exit() -> Arc<Exit> {
+    Arc::new(Exit {
+        cause: ExitCause::Signal(nix::libc::SIGKILL),
+        out_of_memory: false,
+        stderr: String::new(),
+        stdout: Vec::new(),
+        usage: GroupUsage::default(),
+    })
+}
+
+async fn run(mut child: Child, belongings: &Belongings, killed: CancellationToken) -> Exit {
+    let stderr = child.stderr.take();
+    let stdout = child.stdout.take();
+    let wait = async {
+        tokio::select! {
+            status = child.wait() => status,
+            () = killed.cancelled() => {
+                // It may have ended in this moment; wait tells.
+                let _ = child.start_kill();
+                child.wait().await
+            }
+        }
+    };
+    let (status, stderr, stdout) =
+        tokio::join!(wait, last_of(stderr, limits::STDERR_BYTES_MAX), first_of(stdout, belongings.stdout_bytes_max));
+    let cause = match status {
+        Ok(status) => {
+            use std::os::unix::process::ExitStatusExt as _;
+            status.code().map_or(ExitCause::Signal(status.signal().unwrap_or(0)), ExitCause::Code)
+        }
+        Err(error) => {
+            tracing::error!(%error, "cannot wait for a jailed process");
+            ExitCause::Signal(nix::libc::SIGKILL)
+        }
+    };
+    let stderr = String::from_utf8_lossy(&stderr).into_owned();
+    let kills = belongings.group.as_ref().map_or(0, |group| group.out_of_memory_kills());
+    let gave_up = matches!(cause, ExitCause::Signal(nix::libc::SIGABRT | nix::libc::SIGTRAP))
+        && (stderr.contains("heap limit") || stderr.contains("out of memory"));
+    Exit {
+        cause,
+        out_of_memory: kills > 0 || gave_up,
+        stderr,
+        stdout,
+        usage: belongings.group.as_ref().map(|group| group.usage()).unwrap_or_default(),
+    }
+}
+
+async fn release(belongings: Belongings) {
+    let cleaned = tokio::task::spawn_blocking(move || {
+        if let Some(group) = &belongings.group {
+            group.remove();
+        }
+        if let Some(folder) = &belongings.folder
+            && let Err(error) = std::fs::remove_dir_all(folder)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(folder = %folder.display(), %error, "a worker folder could not be removed");
+        }
+    });
+    if cleaned.await.is_err() {
+        tracing::error!("cleaning up after a jailed process panicked");
+    }
+}
+
+/// Reads to the end and keeps the last `bytes_max` bytes.
+async fn last_of(pipe: Option<impl AsyncRead + Unpin>, bytes_max: usize) -> Vec<u8> {
+    let mut kept = Vec::new();
+    drain(pipe, |chunk| {
+        kept.extend_from_slice(chunk);
+        let excess = kept.len().saturating_sub(bytes_max);
+        kept.drain(..excess);
+    })
+    .await;
+    kept
+}
+
+/// Reads to the end and keeps the first `bytes_max` bytes.
+async fn first_of(pipe: Option<impl AsyncRead + Unpin>, bytes_max: usize) -> Vec<u8> {
+    let mut kept = Vec::new();
+    drain(pipe, |chunk| {
+        let room = bytes_max.saturating_sub(kept.len());
+        kept.extend_from_slice(&chunk[..room.min(chunk.len())]);
+    })
+    .await;
+    kept
+}
+
+async fn drain(pipe: Option<impl AsyncRead + Unpin>, mut take: impl FnMut(&[u8])) {
+    let Some(mut pipe) = pipe else { return };
+    let mut buffer = vec![0; 4096];
+    while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
+        take(&buffer[..count]);
+    }
+}
+
+/// How long to wait for the exit of a process that closed its connection before it is killed.
+pub const LINGER: Duration = Duration::from_millis(200);
