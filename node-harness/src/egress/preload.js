@@ -5,13 +5,16 @@
  * files are the allow-list; this preload only makes ordinary clients find them.
  */
 import { readdirSync } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import net from 'node:net';
+import tls from 'node:tls';
 
 const directory = process.env.CLOISTER_EGRESS ?? '/egress';
 const open = new Set(readdirSync(directory));
-const { connect } = net.Socket.prototype;
+const { connect: connectSocket } = net.Socket.prototype;
+const { connect: connectTls } = tls;
 
-/** The three call forms of `net.Socket.connect`. @param {any[]} values */
+/** The call forms of `net.Socket.connect` and `tls.connect`. @param {any[]} values */
 const normalize = (values) => {
   const [first, ...rest] = Array.isArray(values[0]) ? values[0] : values;
   const callback = rest.findLast((value) => typeof value === 'function');
@@ -19,20 +22,26 @@ const normalize = (values) => {
     return { options: first, callback };
   }
   const isPort = typeof first === 'number' || /^\d+$/.test(first);
-  const host = typeof rest[0] === 'string' ? rest[0] : undefined;
-  return { options: isPort ? { port: Number(first), host } : { path: first }, callback };
+  const host = rest.find((value) => typeof value === 'string');
+  const more = rest.find((value) => typeof value === 'object' && value !== null);
+  return { options: isPort ? { ...more, port: Number(first), host } : { ...more, path: first }, callback };
+};
+
+/** The address that the options name, as the socket files are named. @param {any} options */
+const addressOf = (options) => {
+  const host = String(options.host ?? 'localhost').toLowerCase().replace(/^\[(.*)\]$/, '$1');
+  return { host, name: `${host}:${options.port}` };
 };
 
 /** @this {net.Socket} @param {...any} values @returns {any} */
 function connectThroughEgress(...values) {
   const { options, callback } = normalize(values);
   if (options.path) {
-    return Reflect.apply(connect, this, [options, callback]);
+    return Reflect.apply(connectSocket, this, [options, callback]);
   }
-  const host = String(options.host ?? 'localhost').toLowerCase().replace(/^\[(.*)\]$/, '$1');
-  const name = `${host}:${options.port}`;
+  const { host, name } = addressOf(options);
   if (open.has(name)) {
-    return Reflect.apply(connect, this, [{ ...options, host: undefined, port: undefined, path: `${directory}/${name}` }, callback]);
+    return Reflect.apply(connectSocket, this, [{ ...options, path: `${directory}/${name}` }, callback]);
   }
   const message = `connect EACCES ${name}: this address is not among the environment's backendUrls`;
   const error = Object.assign(new Error(message), { code: 'EACCES', syscall: 'connect', address: host, port: options.port });
@@ -41,3 +50,13 @@ function connectThroughEgress(...values) {
 }
 
 net.Socket.prototype.connect = connectThroughEgress;
+
+// A TLS socket decides when it is made whether it is a pipe, so it has to be told the path here.
+tls.connect = (/** @type {any[]} */ ...values) => {
+  const { options, callback } = normalize(values);
+  const { name } = addressOf(options);
+  const path = options.socket || options.path || !open.has(name) ? options.path : `${directory}/${name}`;
+  return Reflect.apply(connectTls, tls, [{ ...options, path }, callback]);
+};
+
+syncBuiltinESMExports();

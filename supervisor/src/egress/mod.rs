@@ -76,10 +76,12 @@ impl Egress {
     }
 }
 
+/// Every jail has its own folder, so who may use a socket file is decided by who sees the folder; the
+/// file itself is open to every user. The listener's own `mode` option is subject to the umask.
 fn listen(path: &Path) -> io::Result<Listener> {
-    use interprocess::os::unix::local_socket::ListenerOptionsExt as _;
-    // Every jail has its own folder; who may use the file is decided by who sees the folder.
-    ListenerOptions::new().name(path.to_fs_name::<GenericFilePath>()?).mode(0o666).reclaim_name(false).create_tokio()
+    let listener = ListenerOptions::new().name(path.to_fs_name::<GenericFilePath>()?).reclaim_name(false).create_tokio()?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
 }
 
 /// Accepts connections for one target.

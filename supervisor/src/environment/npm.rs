@@ -164,7 +164,10 @@ impl<'a> Npm<'a> {
         let exit = ended.map_err(|_| NpmError::Slow)?;
         match exit.cause {
             ExitCause::Code(0) => Ok(exit.stdout.clone()),
-            ExitCause::Code(_) => Err(NpmError::Refused(reason(&exit.stderr))),
+            ExitCause::Code(code) => {
+                tracing::debug!(code, stderr = exit.stderr, "npm failed");
+                Err(NpmError::Refused(reason(&exit.stderr)))
+            }
             ExitCause::Signal(_) => Err(NpmError::Refused(exit.describe())),
         }
     }
