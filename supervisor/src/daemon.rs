@@ -151,7 +151,7 @@ impl Daemon {
     }
 
     async fn keep_house(&self) {
-        let mut ticks = tokio::time::interval(self.pool.sweep_period());
+        let mut ticks = tokio::time::interval(limits::HOUSEKEEPING_PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {

@@ -15,8 +15,10 @@ export const describeError = (thrown) => {
   if (!(thrown instanceof Error)) {
     return { name: 'Error', message: String(thrown).toWellFormed().slice(0, MESSAGE_CHARS_MAX) };
   }
-  const { name, message, code } = /** @type {Error & { code?: unknown }} */ (thrown);
-  const details = { name: String(name).toWellFormed(), message: String(message).toWellFormed().slice(0, MESSAGE_CHARS_MAX) };
+  const { name, message, code, cause } = /** @type {Error & { code?: unknown }} */ (thrown);
+  // Clients such as fetch say what happened in the cause only.
+  const whole = cause instanceof Error && cause.message ? `${message}: ${cause.message}` : String(message);
+  const details = { name: String(name).toWellFormed(), message: whole.toWellFormed().slice(0, MESSAGE_CHARS_MAX) };
   return typeof code === 'string' ? { ...details, code: code.toWellFormed() } : details;
 };
 

@@ -89,6 +89,6 @@ fn listen_locally(path: &Path) -> io::Result<Listener> {
 /// `CLOISTER_LOG` sets what is logged, as `RUST_LOG` does elsewhere. Code and parameters of programs
 /// are never logged above debug.
 fn log_to_stderr() {
-    let filter = EnvFilter::builder().with_env_var("CLOISTER_LOG").try_from_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::builder().with_env_var("CLOISTER_LOG").try_from_env().unwrap_or_else(|_| EnvFilter::new("info,refinery_core=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
 }

@@ -65,6 +65,9 @@ pub const INSTALL_CONCURRENT_MAX: usize = 2;
 /// What a SIGTERM leaves running executions.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// How often idle processes and unused builds are looked for; a look costs microseconds.
+pub const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(1);
+
 /// What is kept of a process's standard error, for diagnosis.
 pub const STDERR_BYTES_MAX: usize = 8 * 1024;
 /// What npm may print; its configuration and its errors fit.

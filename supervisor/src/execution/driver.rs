@@ -19,6 +19,7 @@ use super::ledger::{EffectState, Ledger};
 use super::outcome::{End, LogEntry, Outcome, Status};
 use super::request::ExecutionRequest;
 use super::{GuestLeft, HostLeft, error_details};
+use crate::clock::milliseconds;
 use crate::config::limits;
 use crate::ids::ExecutionId;
 use crate::protocol::frame::FrameError;
@@ -64,7 +65,7 @@ pub async fn drive(
         logs,
         api_call_count: ledger.forwarded(),
         effects: ledger.into_effects(),
-        cpu_ms: cpu.as_secs_f64() * 1000.0,
+        cpu_ms: milliseconds(cpu),
         peak_memory_bytes: usage.peak_memory_bytes,
     };
     Driven { outcome, guest_left, host_left }

@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::clock::milliseconds;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EffectState {
@@ -67,7 +69,7 @@ impl Ledger {
         let open = self.entries.iter_mut().find(|entry| entry.call_id == call_id && entry.effect.state == EffectState::Pending);
         let Some(entry) = open else { return false };
         entry.effect.state = state;
-        entry.effect.duration_ms = now.duration_since(entry.started).as_secs_f64() * 1000.0;
+        entry.effect.duration_ms = milliseconds(now.duration_since(entry.started));
         true
     }
 

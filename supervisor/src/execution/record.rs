@@ -9,6 +9,7 @@ use super::ledger::Effect;
 use super::outcome::{End, LogEntry, Outcome, Status};
 use super::request::ExecutionRequest;
 use crate::audit::{Audit, Committed};
+use crate::clock::milliseconds;
 use crate::environment::GuestIsolation;
 use crate::ids::{Digest, ExecutionId};
 use crate::protocol::ErrorDetails;
@@ -138,9 +139,4 @@ impl Recorded {
 /// A string as it is, anything else as JSON.
 fn text_of(value: &RawValue) -> String {
     serde_json::from_str::<String>(value.get()).unwrap_or_else(|_| value.get().to_owned())
-}
-
-/// To the microsecond.
-fn milliseconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
 }

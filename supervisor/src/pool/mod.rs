@@ -15,7 +15,7 @@ mod idle;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use idle::Idle;
 
@@ -186,11 +186,6 @@ impl Pool {
             state.hosts.expire(before)
         };
         self.retire(retired);
-    }
-
-    /// How often `sweep` is due.
-    pub fn sweep_period(&self) -> Duration {
-        (self.shared.capacity.idle_max / 10).clamp(Duration::from_millis(200), Duration::from_secs(30))
     }
 
     /// Ends everything; hosts may clean up. A shutdown waits for that.

@@ -1,0 +1,5 @@
+//! The REST interface: shapes, refusals, and what a program may do.
+
+mod environments;
+mod execute;
+mod refusals;

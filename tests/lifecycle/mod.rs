@@ -1,0 +1,159 @@
+//! How supervisors end, and what the next one finds.
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::support::{Backend, Supervisor, children, control_groups, wait_for};
+
+/// The folder of a supervisor's control groups has its own name in it.
+fn own_groups(supervisor: &Supervisor) -> Vec<std::path::PathBuf> {
+    let pids: Vec<String> = children(supervisor.pid()).iter().map(|child| child.pid.to_string()).collect();
+    control_groups("cloister-")
+        .into_iter()
+        .filter(|folder| {
+            let below = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            below.map(|entry| std::fs::read_to_string(entry.path().join("cgroup.procs")).unwrap_or_default()).any(|procs| procs.lines().any(|pid| pids.contains(&pid.to_owned())))
+        })
+        .collect()
+}
+
+#[test]
+fn a_sigterm_leaves_no_process_no_group_and_no_socket() {
+    let backend = Backend::start();
+    let mut supervisor = Supervisor::start();
+    supervisor.provision_with(json!({ "backendUrls": { "backend": backend.url() } }));
+    supervisor.execute_for("tidy", "return await Echo(1)");
+    let pids: Vec<i32> = children(supervisor.pid()).iter().map(|child| child.pid).collect();
+    let groups = own_groups(&supervisor);
+    assert!(!pids.is_empty() && !groups.is_empty());
+    supervisor.signal(Signal::SIGTERM);
+    assert_eq!(supervisor.wait(), Some(0));
+    for pid in pids {
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "process {pid} is still there");
+    }
+    for group in groups {
+        assert!(!group.exists(), "{} is still there", group.display());
+    }
+    assert!(!supervisor.data().join("admin.sock").exists());
+    assert!(!supervisor.data().join("run").exists());
+    assert!(backend.was_asked("/deinitialized/tidy"), "the host could not clean up");
+}
+
+#[test]
+fn a_sigterm_lets_running_programs_end_and_takes_no_new_ones() {
+    let mut supervisor = Supervisor::start();
+    supervisor.provision();
+    supervisor.result("return 1");
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| supervisor.execute_for("slow", "return await Wait({ ms: 1500 })"));
+        wait_for("the program to start", || (children(supervisor.pid()).iter().filter(|child| child.kind() == "host").count() >= 3).then_some(()));
+        supervisor.signal(Signal::SIGTERM);
+        assert_eq!(running.join().unwrap()["result"], 1500);
+    });
+    assert_eq!(supervisor.wait(), Some(0));
+}
+
+#[test]
+fn a_killed_supervisor_takes_its_children_along_and_the_next_one_goes_on() {
+    let mut supervisor = Supervisor::start();
+    supervisor.provision();
+    supervisor.result("return 1");
+    let pids: Vec<i32> = children(supervisor.pid()).iter().map(|child| child.pid).collect();
+    let groups = own_groups(&supervisor);
+    assert!(!pids.is_empty() && !groups.is_empty());
+    supervisor.signal(Signal::SIGKILL);
+    supervisor.wait();
+    let started = std::time::Instant::now();
+    wait_for("the children to end", || pids.iter().all(|pid| is_gone(*pid)).then_some(()));
+    assert!(started.elapsed() < std::time::Duration::from_secs(1));
+    let left: Vec<_> = groups.iter().flat_map(|group| std::fs::read_dir(group).into_iter().flatten().flatten()).map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    assert!(!left.is_empty(), "the groups of the killed supervisor are the ones that must be cleaned up");
+    supervisor.start_again();
+    assert_eq!(supervisor.result("return await Echo({ a: 1 })"), json!({ "a": 1 }));
+    let old: Vec<_> = left.into_iter().filter(|path| path.exists() && is_unused(path)).collect();
+    assert!(old.is_empty(), "{old:?}");
+}
+
+/// Ended and reaped, or waiting for whoever took it over to reap it.
+fn is_gone(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.is_empty() || stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
+}
+
+fn is_unused(group: &std::path::Path) -> bool {
+    std::fs::read_to_string(group.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty())
+}
+
+#[test]
+fn an_environment_is_there_after_a_restart() {
+    let mut supervisor = Supervisor::start();
+    supervisor.provision();
+    let before = supervisor.get("/api/environments/test");
+    supervisor.signal(Signal::SIGTERM);
+    supervisor.wait();
+    supervisor.start_again();
+    let after = supervisor.get("/api/environments/test");
+    assert_eq!((before.body, before.etag), (after.body, after.etag));
+    assert_eq!(supervisor.result("return await Echo(1)"), 1);
+}
+
+#[test]
+fn a_data_directory_has_one_supervisor() {
+    let supervisor = Supervisor::start();
+    let output = supervisor.run(&["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("another supervisor uses the data directory"));
+}
+
+#[test]
+fn an_unused_build_is_removed() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    supervisor.result("return await Echo(1)");
+    let count = || std::fs::read_dir(supervisor.data().join("builds")).unwrap().count();
+    assert_eq!(count(), 1);
+    assert_eq!(supervisor.delete("/api/environments/test").status, 204);
+    wait_for("the build to be removed", || (count() == 0).then_some(()));
+}
+
+#[test]
+fn a_remote_address_and_a_broken_settings_file_are_refused() {
+    let supervisor = Supervisor::start();
+    let output = supervisor.run(&["serve", "--listen", "0.0.0.0:0"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not a loopback address"));
+    let broken = supervisor.data().join("broken.toml");
+    std::fs::write(&broken, "lisen = 1").unwrap();
+    let output = std::process::Command::new(crate::support::program("supervisor")).args(["doctor", "--config"]).arg(&broken).output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("lisen"));
+}
+
+#[test]
+fn a_missing_layer_stops_the_start_unless_the_operator_accepts_it() {
+    let supervisor = Supervisor::start();
+    let without_groups = |arguments: &[&str], settings: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), settings).unwrap();
+        let data = tempfile::tempdir().unwrap();
+        let program = crate::support::program("supervisor");
+        let line = format!(
+            "for mount in $(grep cgroup /proc/self/mountinfo | cut -d' ' -f5 | sort -r); do umount -l $mount; done; exec {} {} --data-dir {} --config {}",
+            program.display(),
+            arguments.join(" "),
+            data.path().display(),
+            file.path().display()
+        );
+        let output = std::process::Command::new("unshare").args(["--mount", "sh", "-c", &line]).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    drop(supervisor);
+    let (code, _, stderr) = without_groups(&["serve", "--listen", "127.0.0.1:0"], "");
+    assert_eq!(code, Some(78), "{stderr}");
+    assert!(stderr.contains("layer cgroup is missing") && stderr.contains("Delegate="), "{stderr}");
+    let (code, stdout, _) = without_groups(&["doctor"], "");
+    assert_eq!(code, Some(1));
+    assert!(stdout.contains("must NOT be run"), "{stdout}");
+    let (code, stdout, _) = without_groups(&["doctor"], "[jail]\nallow_missing = ['cgroup']");
+    assert_eq!(code, Some(0), "{stdout}");
+}

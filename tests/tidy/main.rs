@@ -1,0 +1,140 @@
+//! Rules of the tree that no compiler checks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Files below a folder of the tree with one of the extensions, without what is built or installed.
+fn files(folder: &str, extensions: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut pending = vec![root().join(folder)];
+    while let Some(path) = pending.pop() {
+        for entry in fs::read_dir(&path).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() && !["node_modules", "target", ".git"].contains(&name.as_str()) {
+                pending.push(path);
+            } else if extensions.iter().any(|extension| path.extension().is_some_and(|found| found == *extension)) {
+                found.push(path);
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no files in {folder}");
+    found
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().to_string_lossy().into_owned()
+}
+
+/// The modules of the supervisor in the order in which they may use each other: a module uses only
+/// those of earlier rows.
+const LAYERS: [&[&str]; 9] = [
+    &["ids", "clock", "config", "runtime"],
+    &["protocol"],
+    &["store", "admission", "egress"],
+    &["worker"],
+    &["analysis", "doctor", "audit"],
+    &["environment"],
+    &["pool"],
+    &["execution"],
+    &["daemon"],
+];
+const OUTER: [&str; 2] = ["http", "cli"];
+
+#[test]
+fn dependencies_point_one_way() {
+    let order: Vec<&str> = LAYERS.iter().flat_map(|layer| layer.iter().copied()).chain(OUTER).collect();
+    let rank = |name: &str| LAYERS.iter().position(|layer| layer.contains(&name)).unwrap_or(LAYERS.len() + OUTER.iter().position(|outer| *outer == name).unwrap());
+    for path in files("supervisor/src", &["rs"]) {
+        let module = relative(&path).trim_start_matches("supervisor/src/").split(['/', '.']).next().unwrap().to_owned();
+        if module == "main" {
+            continue;
+        }
+        assert!(order.contains(&module.as_str()), "{module} has no place in the order");
+        for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+            let used = line.split("crate::").skip(1).filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next());
+            for used in used.filter(|used| order.contains(used)) {
+                let allowed = used == module || rank(used) < rank(&module) || (rank(used) == rank(&module) && LAYERS[0].contains(&used));
+                assert!(allowed, "{}:{} uses {used}", relative(&path), number + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_has_one_room() {
+    let word = concat!("un", "safe");
+    for path in files("supervisor", &["rs"]).into_iter().chain(files("tests", &["rs"])) {
+        let text = fs::read_to_string(&path).unwrap();
+        let used = text.lines().any(|line| !line.trim_start().starts_with("//") && line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|found| found == word));
+        assert_eq!(used, relative(&path) == "supervisor/jail/src/sys.rs", "{}", relative(&path));
+    }
+    let main = fs::read_to_string(root().join("supervisor/src/main.rs")).unwrap();
+    assert!(main.contains(&format!("#![forbid({word}_code)]")));
+}
+
+#[test]
+fn every_file_says_what_it_owns() {
+    for path in files("supervisor", &["rs"]).into_iter().chain(files("tests", &["rs"])) {
+        assert!(fs::read_to_string(&path).unwrap().starts_with("//! "), "{}", relative(&path));
+    }
+    for path in files("node-harness/src", &["js"]) {
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("// @ts-check\n/**"), "{}", relative(&path));
+    }
+}
+
+#[test]
+fn files_stay_small() {
+    for path in files("supervisor", &["rs"]) {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap().lines().count();
+        assert!(code <= 400, "{} has {code} lines", relative(&path));
+    }
+    for path in files("node-harness/src", &["js"]) {
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= 200, "{} has {lines} lines", relative(&path));
+    }
+}
+
+#[test]
+fn builtins_of_node_are_imported_in_powers_only() {
+    for folder in ["node-harness/src/guest", "node-harness/src/host", "node-harness/src/shared"] {
+        for path in files(folder, &["js"]) {
+            let text = fs::read_to_string(&path).unwrap();
+            assert_eq!(text.contains("from 'node:"), path.ends_with("shared/powers.js"), "{}", relative(&path));
+        }
+    }
+}
+
+#[test]
+fn the_harness_knows_every_message_of_the_protocol() {
+    let mirror = fs::read_to_string(root().join("node-harness/src/shared/protocol.js")).unwrap();
+    let protocol = fs::read_to_string(root().join("supervisor/src/protocol/mod.rs")).unwrap();
+    assert!(protocol.contains("node-harness/src/shared/protocol.js"));
+    for field in ["apiCallsMax", "linesBefore", "executionId", "callId"] {
+        assert!(mirror.contains(field), "{field}");
+    }
+}
+
+#[test]
+fn lockfiles_hold_no_addresses() {
+    for path in files("node-harness", &["json"]).into_iter().chain(files("examples", &["json"])) {
+        assert!(!fs::read_to_string(&path).unwrap().contains("\"resolved\""), "{}", relative(&path));
+    }
+}
+
+#[test]
+fn invariants_of_the_architecture_name_tests_that_exist() {
+    let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let sources: String = files("tests", &["rs"]).into_iter().chain(files("supervisor", &["rs"])).map(|path| fs::read_to_string(path).unwrap()).collect();
+    let named: Vec<&str> = architecture.split('`').skip(1).step_by(2).filter(|word| word.contains('_') && word.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit())).filter(|word| word.matches('_').count() >= 3).collect();
+    assert!(named.len() >= 8, "{named:?}");
+    for name in named {
+        assert!(sources.contains(&format!("fn {name}(")), "ARCHITECTURE.md names a test that does not exist: {name}");
+    }
+}
