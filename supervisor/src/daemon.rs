@@ -12,7 +12,9 @@ use crate::analysis::Analysis;
 use crate::audit::Audit;
 use crate::config::{Installation, PolicyName, Settings, limits};
 use crate::doctor::{self, Report};
-use crate::environment::{Builds, Catalogue, Condition, Environment, Progress, ProvisionRefusal, Provisioner, WireDefinition};
+use crate::environment::{
+    Builds, Catalogue, Condition, Environment, Progress, ProvisionRefusal, Provisioner, WireDefinition,
+};
 use crate::execution::Executor;
 use crate::ids::EnvironmentName;
 use crate::pool::Pool;
@@ -49,7 +51,8 @@ impl DataDirectory {
         // Jailed users may pass through, where there is no private root, but not look around.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711)).map_err(failed)?;
         let path = path.canonicalize().map_err(failed)?;
-        let lock = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"));
+        let lock =
+            std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"));
         let lock = lock.map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => Ok(DataDirectory { path, _lock: lock }),
@@ -85,10 +88,16 @@ impl Daemon {
         let analysis = Analysis::new(launcher.clone());
         let operator = settings.operator.clone();
         let provisioner =
-            Provisioner::new(launcher.clone(), analysis.clone(), store.clone(), operator, builds, catalogue).map_err(failed)?;
+            Provisioner::new(launcher.clone(), analysis.clone(), store.clone(), operator, builds, catalogue)
+                .map_err(failed)?;
         let pool = Pool::new(launcher.clone(), tasks.clone(), settings.capacity.clone());
-        let accepted_missing: Vec<Layer> =
-            launcher.layers().missing_required().into_iter().map(|(layer, _)| layer).filter(|layer| settings.allow_missing.contains(layer)).collect();
+        let accepted_missing: Vec<Layer> = launcher
+            .layers()
+            .missing_required()
+            .into_iter()
+            .map(|(layer, _)| layer)
+            .filter(|layer| settings.allow_missing.contains(layer))
+            .collect();
         let missing: Vec<String> = accepted_missing.iter().map(ToString::to_string).collect();
         let executor = Executor {
             analysis,
@@ -97,7 +106,15 @@ impl Daemon {
             audit: Audit::new(store, &missing),
             tasks: tasks.clone(),
         };
-        Ok(Daemon { tasks, launcher, provisioner, pool, executor, settings: Arc::new(settings), accepted_missing })
+        Ok(Daemon {
+            tasks,
+            launcher,
+            provisioner,
+            pool,
+            executor,
+            settings: Arc::new(settings),
+            accepted_missing,
+        })
     }
 
     /// Refuses to serve where untrusted code may not be run; otherwise gets spares ready.
@@ -115,7 +132,12 @@ impl Daemon {
         Ok(report)
     }
 
-    pub async fn provision(&self, wire: WireDefinition, condition: &Condition, progress: &Progress) -> Result<Arc<Environment>, ProvisionRefusal> {
+    pub async fn provision(
+        &self,
+        wire: WireDefinition,
+        condition: &Condition,
+        progress: &Progress,
+    ) -> Result<Arc<Environment>, ProvisionRefusal> {
         let provisioned = self.provisioner.provision(wire, condition, progress).await;
         let result = provisioned.map(|provisioned| {
             if let Some(replaced) = &provisioned.replaced
@@ -131,7 +153,11 @@ impl Daemon {
         result
     }
 
-    pub async fn remove(&self, name: &EnvironmentName, condition: &Condition) -> Result<(), ProvisionRefusal> {
+    pub async fn remove(
+        &self,
+        name: &EnvironmentName,
+        condition: &Condition,
+    ) -> Result<(), ProvisionRefusal> {
         let removed = self.provisioner.remove(name, condition).await?;
         self.pool.forget(&removed);
         drop(removed);
@@ -145,7 +171,10 @@ impl Daemon {
         self.pool.close();
         self.executor.analysis.close().await;
         if tokio::time::timeout(limits::DRAIN_TIME_MAX, self.tasks.ended()).await.is_err() {
-            tracing::warn!("some work did not end within {} s and is ended now", limits::DRAIN_TIME_MAX.as_secs());
+            tracing::warn!(
+                "some work did not end within {} s and is ended now",
+                limits::DRAIN_TIME_MAX.as_secs()
+            );
         }
         self.launcher.clean_up();
     }

@@ -17,6 +17,7 @@ mod doctor;
 mod egress;
 mod environment;
 mod execution;
+mod fields;
 mod http;
 mod ids;
 mod pool;

@@ -11,7 +11,10 @@ fn an_environment_is_created_read_replaced_and_removed() {
     let etag = created.etag.expect("an ETag");
     let shown = supervisor.get("/api/environments/test");
     assert_eq!((shown.status, shown.etag.as_deref()), (200, Some(etag.as_str())));
-    assert_eq!((&shown.body["policy"], &shown.body["status"], &shown.body["limits"]["maxApiCalls"]), (&json!("strict"), &json!("ready"), &json!(3)));
+    assert_eq!(
+        (&shown.body["policy"], &shown.body["status"], &shown.body["limits"]["maxApiCalls"]),
+        (&json!("strict"), &json!("ready"), &json!(3))
+    );
     assert!(shown.body["endowments"].as_array().unwrap().contains(&json!("Echo")));
     assert_eq!(supervisor.get_if_none_match("/api/environments/test", &etag).status, 304);
     let list = supervisor.get("/api/environments").body;
@@ -37,7 +40,8 @@ fn a_name_in_use_is_a_conflict_and_changes_nothing() {
     let supervisor = Supervisor::start();
     supervisor.provision();
     let before = supervisor.get("/api/environments/test").etag;
-    let definition = json!({ "environmentName": "test", "backendUrls": {}, "packageJson": {}, "codeImplementation": "x" });
+    let definition =
+        json!({ "environmentName": "test", "backendUrls": {}, "packageJson": {}, "codeImplementation": "x" });
     let answer = supervisor.post("/api/environments", &definition);
     assert_eq!((answer.status, &answer.body["code"]), (409, &json!("environment_exists")));
     assert_eq!(supervisor.get("/api/environments/test").etag, before);
@@ -66,8 +70,12 @@ fn every_violation_of_an_implementation_is_listed_with_function_and_line() {
     let code = "async function Initialize(agentId) {}\nasync function Deinitialize(now) {}\n// @endowment\nfunction A(params = {}) {}\n// @endowment\nasync function B(p) {}\n";
     let answer = refused(&supervisor, json!({ "codeImplementation": code }));
     assert_eq!((answer["status"].as_u64(), &answer["code"]), (Some(400), &json!("invalid_implementation")));
-    let found: Vec<(u64, &str)> =
-        answer["violations"].as_array().unwrap().iter().map(|v| (v["line"].as_u64().unwrap(), v["message"].as_str().unwrap())).collect();
+    let found: Vec<(u64, &str)> = answer["violations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| (v["line"].as_u64().unwrap(), v["message"].as_str().unwrap()))
+        .collect();
     assert_eq!(found.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [1, 2, 4, 6], "{found:?}");
     for ((_, message), name) in found.iter().zip(["Initialize", "Deinitialize", "A", "B"]) {
         assert!(message.contains(name), "{message}");
@@ -84,7 +92,11 @@ fn an_implementation_that_does_not_load_leaves_nothing_behind() {
     ];
     for (line, reason) in cases {
         let answer = refused(&supervisor, json!({ "codeImplementation": format!("{line}{IMPLEMENTATION}") }));
-        assert_eq!((answer["status"].as_u64(), &answer["code"]), (Some(422), &json!("load_failed")), "{answer}");
+        assert_eq!(
+            (answer["status"].as_u64(), &answer["code"]),
+            (Some(422), &json!("load_failed")),
+            "{answer}"
+        );
         assert!(answer["detail"].as_str().unwrap().contains(reason), "{answer}");
     }
     assert_eq!(std::fs::read_dir(supervisor.data().join("builds")).unwrap().count(), 0);

@@ -34,9 +34,7 @@ fn the_answer_has_every_field() {
     assert_eq!((answer.status, answer.content_type.as_str()), (200, "application/json"));
     let mut execution = answer.body;
     assert!(execution["id"].as_str().unwrap().starts_with("exec_"));
-    for number in ["durationMs"] {
-        assert!(execution[number].as_f64().unwrap() > 0.0, "{number}");
-    }
+    assert!(execution["durationMs"].as_f64().unwrap() > 0.0);
     assert!(execution["usage"]["cpuMs"].as_f64().unwrap() > 0.0);
     assert!(execution["usage"]["peakMemoryBytes"].as_u64().unwrap() > 1_000_000);
     assert!(execution["effects"][0]["durationMs"].as_f64().unwrap() > 0.0);
@@ -64,7 +62,11 @@ fn an_error_is_placed_in_the_submitted_source() {
     assert_eq!(execution["error"], "TypeError: not good");
     assert_eq!(execution["executionResult"], "TypeError: not good");
     let details = &execution["errorDetails"];
-    assert_eq!((&details["name"], &details["line"], &details["column"]), (&json!("TypeError"), &json!(3), &json!(9)), "{details}");
+    assert_eq!(
+        (&details["name"], &details["line"], &details["column"]),
+        (&json!("TypeError"), &json!(3), &json!(9)),
+        "{details}"
+    );
     assert!(!details["stack"].as_str().unwrap().contains('/'), "no path of the host: {details}");
 }
 
@@ -83,7 +85,10 @@ fn an_error_of_a_function_can_be_caught_and_the_program_goes_on() {
     let supervisor = Supervisor::start();
     supervisor.provision();
     let code = "try { await Fail() } catch (e) { return [e instanceof Error, e.name, e.message, e.code, await Echo({ on: 1 })] }";
-    assert_eq!(supervisor.result(code), json!([true, "RangeError", "the backend said no", "E_NO", { "on": 1 }]));
+    assert_eq!(
+        supervisor.result(code),
+        json!([true, "RangeError", "the backend said no", "E_NO", { "on": 1 }])
+    );
     assert_eq!(supervisor.execute("await Fail()")["errorDetails"]["code"], "E_NO");
 }
 
@@ -95,7 +100,8 @@ fn timers_work_and_end_with_the_program() {
     assert_eq!(supervisor.result(code), "waited");
     let execution = supervisor.execute("await new Promise((done) => setTimeout(done, 30)); return 1");
     assert_eq!(execution["apiCallCount"], 0, "a timer of the first program was still running");
-    let thrown = supervisor.execute("setTimeout(() => { throw new Error('late') }, 1); await new Promise(() => {})");
+    let thrown =
+        supervisor.execute("setTimeout(() => { throw new Error('late') }, 1); await new Promise(() => {})");
     assert_eq!(thrown["error"], "Error: late");
 }
 
@@ -106,7 +112,11 @@ fn values_that_json_lacks_are_rebuilt_or_refused_with_their_path() {
     let code = "return { u: [undefined, NaN], b: 10n, d: new Date(0), m: new Map([['k', 1]]), s: new Set([1]), t: new Uint8Array(2), e: new Error('x') }";
     let expected = json!({ "u": [null, null], "b": "10", "d": "1970-01-01T00:00:00.000Z", "m": { "k": 1 }, "s": [1], "t": [0, 0], "e": { "name": "Error", "message": "x" } });
     assert_eq!(supervisor.result(code), expected);
-    for (code, path) in [("return { a: [() => 1] }", "result.a[0]"), ("const o = {}; o.o = o; return o", "result.o"), ("return { p: Promise.resolve(1) }", "result.p")] {
+    for (code, path) in [
+        ("return { a: [() => 1] }", "result.a[0]"),
+        ("const o = {}; o.o = o; return o", "result.o"),
+        ("return { p: Promise.resolve(1) }", "result.p"),
+    ] {
         let details = supervisor.execute(code)["errorDetails"].clone();
         assert_eq!(details["code"], "not_serialisable", "{details}");
         assert!(details["message"].as_str().unwrap().contains(path), "{details}");
@@ -117,9 +127,13 @@ fn values_that_json_lacks_are_rebuilt_or_refused_with_their_path() {
 fn one_program_leaves_nothing_to_the_next() {
     let supervisor = Supervisor::start();
     supervisor.provision();
-    let first = supervisor.execute("globalThis.left = 1; try { Object.prototype.left = 1 } catch (e) {} return 1");
+    let first =
+        supervisor.execute("globalThis.left = 1; try { Object.prototype.left = 1 } catch (e) {} return 1");
     assert_eq!(first["status"], "completed");
-    assert_eq!(supervisor.result("return [typeof left, typeof ({}).left]"), json!(["undefined", "undefined"]));
+    assert_eq!(
+        supervisor.result("return [typeof left, typeof ({}).left]"),
+        json!(["undefined", "undefined"])
+    );
 }
 
 #[test]
@@ -129,7 +143,10 @@ fn a_host_is_initialized_once_for_each_agent_and_never_shared() {
     let who = |agent: &str| supervisor.execute_for(agent, "return await Who()")["result"].clone();
     let (first, again, other) = (who("one"), who("one"), who("two"));
     assert_eq!(first, again, "the same process, initialized once");
-    assert_eq!((&first["agent"], &first["initialized"], &other["agent"], &other["initialized"]), (&json!("one"), &json!(1), &json!("two"), &json!(1)));
+    assert_eq!(
+        (&first["agent"], &first["initialized"], &other["agent"], &other["initialized"]),
+        (&json!("one"), &json!(1), &json!("two"), &json!(1))
+    );
     assert_ne!(first["pid"], other["pid"]);
 }
 
@@ -138,7 +155,10 @@ fn an_initialize_that_throws_is_the_execution_s_error() {
     let supervisor = Supervisor::start();
     supervisor.provision();
     let execution = supervisor.execute_for("initialize-throws", "return 1");
-    assert_eq!((&execution["status"], &execution["errorDetails"]["code"]), (&json!("error"), &json!("initialize_failed")));
+    assert_eq!(
+        (&execution["status"], &execution["errorDetails"]["code"]),
+        (&json!("error"), &json!("initialize_failed"))
+    );
     assert!(execution["error"].as_str().unwrap().contains("no token for this agent"));
     assert_eq!(supervisor.result("return 1"), 1);
 }
@@ -154,7 +174,8 @@ fn a_backend_is_reached_and_its_absence_is_explained() {
     let url = format!("http://{}", closed.local_addr().unwrap());
     drop(closed);
     supervisor.provision_with(json!({ "environmentName": "down", "backendUrls": { "backend": url } }));
-    let body = json!({ "environmentName": "down", "userAgentId": "a", "code": "return await Fetch({ path: '/' })" });
+    let body =
+        json!({ "environmentName": "down", "userAgentId": "a", "code": "return await Fetch({ path: '/' })" });
     let execution = supervisor.post("/api/execute", &body).body;
     assert_eq!(execution["status"], "error");
     assert!(execution["error"].as_str().unwrap().contains("refused"), "{execution}");
@@ -165,9 +186,14 @@ fn a_caller_that_goes_away_cancels_its_program_and_leaves_a_record() {
     let supervisor = Supervisor::start();
     supervisor.provision();
     supervisor.result("return 1");
-    let body = json!({ "environmentName": "test", "userAgentId": "gone", "code": "await Wait({ ms: 100000 })" }).to_string();
+    let body =
+        json!({ "environmentName": "test", "userAgentId": "gone", "code": "await Wait({ ms: 100000 })" })
+            .to_string();
     let mut stream = std::net::TcpStream::connect(supervisor.address()).unwrap();
-    let head = format!("POST /api/execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /api/execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     std::io::Write::write_all(&mut stream, format!("{head}{body}").as_bytes()).unwrap();
     // The program runs when its agent's host exists: a guest and a host for `agent`, and as many for `gone`.
     wait_for("the program to start", || {
@@ -186,8 +212,12 @@ fn every_execution_is_recorded_before_its_answer() {
     let code = "return await Echo({ a: 1 })";
     let execution = supervisor.execute_for("auditor", code);
     let rows = records(&supervisor);
-    let row = rows.iter().find(|row| row["id"] == execution["id"]).expect("the row is there when the answer is");
-    assert_eq!((&row["agent"], &row["environment"], &row["status"], &row["code"]), (&json!("auditor"), &json!("test"), &json!("completed"), &json!(code)));
+    let row =
+        rows.iter().find(|row| row["id"] == execution["id"]).expect("the row is there when the answer is");
+    assert_eq!(
+        (&row["agent"], &row["environment"], &row["status"], &row["code"]),
+        (&json!("auditor"), &json!("test"), &json!("completed"), &json!(code))
+    );
     assert_eq!(row["code_sha256"], "0254c6aef861be1d0ae7b011af6d7e0fd60998fbfc58e9cde92beaf474d114b9");
     assert_eq!(row["build"], supervisor.get("/api/environments/test").body["build"]);
     let effects: Value = serde_json::from_str(row["effects"].as_str().unwrap()).unwrap();
@@ -197,8 +227,11 @@ fn every_execution_is_recorded_before_its_answer() {
 /// The audit rows, read from the database as an operator would.
 fn records(supervisor: &Supervisor) -> Vec<Value> {
     let path = supervisor.data().join("cloister.db");
-    let connection = rusqlite::Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-    let mut statement = connection.prepare("SELECT id, agent, environment, build, code, code_sha256, status, effects FROM executions").unwrap();
+    let connection =
+        rusqlite::Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let mut statement = connection
+        .prepare("SELECT id, agent, environment, build, code, code_sha256, status, effects FROM executions")
+        .unwrap();
     let names = ["id", "agent", "environment", "build", "code", "code_sha256", "status", "effects"];
     let rows = statement
         .query_map([], |row| {

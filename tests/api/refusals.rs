@@ -15,20 +15,65 @@ fn wrong_requests_are_refused_each_in_its_own_way() {
     let cases = [
         (supervisor.get("/api/nothing"), 404, "not_found", "NotFound"),
         (supervisor.get("/api/execute"), 405, "method_not_allowed", "InvalidRequest"),
-        (supervisor.post_text("/api/execute", "text/plain", "{}"), 415, "unsupported_media_type", "InvalidRequest"),
-        (supervisor.post_text("/api/execute", "application/json", "{"), 400, "invalid_json", "InvalidRequest"),
-        (supervisor.post_text("/api/execute", "application/json", "[]"), 400, "invalid_request", "InvalidRequest"),
+        (
+            supervisor.post_text("/api/execute", "text/plain", "{}"),
+            415,
+            "unsupported_media_type",
+            "InvalidRequest",
+        ),
+        (
+            supervisor.post_text("/api/execute", "application/json", "{"),
+            400,
+            "invalid_json",
+            "InvalidRequest",
+        ),
+        (
+            supervisor.post_text("/api/execute", "application/json", "[]"),
+            400,
+            "invalid_request",
+            "InvalidRequest",
+        ),
         (execute(json!({})), 400, "invalid_request", "InvalidRequest"),
-        (execute(json!({ "environmentName": "test", "userAgentId": "a", "code": 5 })), 400, "invalid_request", "InvalidRequest"),
-        (execute(json!({ "environmentName": "test", "userAgentId": "a", "code": "1", "colour": 1 })), 400, "invalid_request", "InvalidRequest"),
-        (execute(json!({ "environmentName": "none", "userAgentId": "a", "code": "1" })), 404, "environment_not_found", "EnvironmentNotFound"),
+        (
+            execute(json!({ "environmentName": "test", "userAgentId": "a", "code": 5 })),
+            400,
+            "invalid_request",
+            "InvalidRequest",
+        ),
+        (
+            execute(json!({ "environmentName": "test", "userAgentId": "a", "code": "1", "colour": 1 })),
+            400,
+            "invalid_request",
+            "InvalidRequest",
+        ),
+        (
+            execute(json!({ "environmentName": "none", "userAgentId": "a", "code": "1" })),
+            404,
+            "environment_not_found",
+            "EnvironmentNotFound",
+        ),
         (execute(code("const = 1")), 400, "code_syntax_error", "CodeSyntaxError"),
         (execute(code("import a from 'b'")), 400, "code_syntax_error", "CodeSyntaxError"),
         (execute(code(&format!("//{}", "x".repeat(256 * 1024)))), 413, "code_too_large", "InvalidRequest"),
         (execute(code(&"x".repeat(2 * 1024 * 1024))), 413, "body_too_large", "InvalidRequest"),
-        (supervisor.post("/api/environments", &json!({ "environmentName": "a" })), 400, "invalid_request", "InvalidRequest"),
-        (supervisor.put("/api/environments/x", &json!({ "environmentName": "y" }), None), 400, "invalid_request", "InvalidRequest"),
-        (supervisor.put("/api/environments/test", &json!({}), Some("no-quotes")), 400, "invalid_request", "InvalidRequest"),
+        (
+            supervisor.post("/api/environments", &json!({ "environmentName": "a" })),
+            400,
+            "invalid_request",
+            "InvalidRequest",
+        ),
+        (
+            supervisor.put("/api/environments/x", &json!({ "environmentName": "y" }), None),
+            400,
+            "invalid_request",
+            "InvalidRequest",
+        ),
+        (
+            supervisor.put("/api/environments/test", &json!({}), Some("no-quotes")),
+            400,
+            "invalid_request",
+            "InvalidRequest",
+        ),
     ];
     for (answer, status, code, error_type) in cases {
         assert_eq!((answer.status, answer.body["code"].as_str()), (status, Some(code)), "{answer:?}");
@@ -53,7 +98,8 @@ fn wrong_fields_are_named_by_pointer() {
     let supervisor = Supervisor::start();
     let body = json!({ "environmentName": "a", "backendUrls": { "x": "/relative" }, "packageJson": "{", "codeImplementation": "x" });
     let errors = supervisor.post("/api/environments", &body).body["errors"].clone();
-    let pointers: Vec<&str> = errors.as_array().unwrap().iter().map(|error| error["pointer"].as_str().unwrap()).collect();
+    let pointers: Vec<&str> =
+        errors.as_array().unwrap().iter().map(|error| error["pointer"].as_str().unwrap()).collect();
     assert_eq!(pointers, ["/backendUrls/x", "/packageJson"]);
 }
 

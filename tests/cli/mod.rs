@@ -9,14 +9,20 @@ use crate::support::{IMPLEMENTATION, Supervisor};
 
 fn folder(environment: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for (name, text) in [("environment.toml", environment), ("package.json", "{}"), ("index.js", IMPLEMENTATION)] {
+    for (name, text) in
+        [("environment.toml", environment), ("package.json", "{}"), ("index.js", IMPLEMENTATION)]
+    {
         std::fs::write(folder.path().join(name), text).unwrap();
     }
     folder
 }
 
 fn text(output: &Output) -> (Option<i32>, String, String) {
-    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
 }
 
 fn path(folder: &Path) -> &str {
@@ -26,7 +32,9 @@ fn path(folder: &Path) -> &str {
 #[test]
 fn provision_shows_its_phases_and_update_replaces() {
     let supervisor = Supervisor::start();
-    let folder = folder("name = 'cli'\npolicy = 'strict'\n[backendUrls]\na = 'http://127.0.0.1:1'\n[limits]\nmaxApiCalls = 2\n[isolation]\nguest = 'execution'\n");
+    let folder = folder(
+        "name = 'cli'\npolicy = 'strict'\n[backendUrls]\na = 'http://127.0.0.1:1'\n[limits]\nmaxApiCalls = 2\n[isolation]\nguest = 'execution'\n",
+    );
     let dir = path(folder.path());
     let (code, stdout, _) = text(&supervisor.run(&["provision", dir, "--dry-run"]));
     assert_eq!(code, Some(0));
@@ -36,13 +44,19 @@ fn provision_shows_its_phases_and_update_replaces() {
     assert_eq!((code, stderr.as_str()), (Some(0), "validate\nload\nready\n"));
     assert!(stdout.starts_with("cli is ready: Echo"), "{stdout}");
     let shown = supervisor.get("/api/environments/cli").body;
-    assert_eq!((&shown["policy"], &shown["isolation"]["guest"], &shown["backendUrls"]["a"]), (&json!("strict"), &json!("execution"), &json!("http://127.0.0.1:1")));
+    assert_eq!(
+        (&shown["policy"], &shown["isolation"]["guest"], &shown["backendUrls"]["a"]),
+        (&json!("strict"), &json!("execution"), &json!("http://127.0.0.1:1"))
+    );
     let (code, _, stderr) = text(&supervisor.run(&["provision", dir]));
     assert_eq!(code, Some(1));
     assert!(stderr.contains("exists already"), "{stderr}");
     assert_eq!(text(&supervisor.run(&["provision", dir, "--update"])).0, Some(0));
     let (code, stdout, _) = text(&supervisor.run(&["provision", dir, "--name", "second", "-o", "json"]));
-    assert_eq!((code, serde_json::from_str::<Value>(&stdout).unwrap()["environmentName"].as_str()), (Some(0), Some("second")));
+    assert_eq!(
+        (code, serde_json::from_str::<Value>(&stdout).unwrap()["environmentName"].as_str()),
+        (Some(0), Some("second"))
+    );
 }
 
 #[test]
@@ -79,13 +93,22 @@ fn exec_prints_the_result_and_ends_as_the_program_did() {
     let supervisor = Supervisor::start();
     supervisor.provision();
     let exec = |arguments: &[&str]| text(&supervisor.run(&[&["exec", "test"], arguments].concat()));
-    assert_eq!(exec(&["-e", "console.log('note'); return { a: 1 }"]), (Some(0), "{\"a\":1}\n".to_owned(), "note\n".to_owned()));
-    assert_eq!(exec(&["-e", "throw new Error('no')"]), (Some(1), String::new(), "error: Error: no\n".to_owned()));
+    assert_eq!(
+        exec(&["-e", "console.log('note'); return { a: 1 }"]),
+        (Some(0), "{\"a\":1}\n".to_owned(), "note\n".to_owned())
+    );
+    assert_eq!(
+        exec(&["-e", "throw new Error('no')"]),
+        (Some(1), String::new(), "error: Error: no\n".to_owned())
+    );
     assert_eq!(exec(&["-e", "for (;;) {}", "--timeout", "200"]).0, Some(124));
     assert_eq!(exec(&["-e", "const a = []; for (;;) a.push(new Array(100000).fill(1.5))"]).0, Some(137));
     assert_eq!(exec(&["-e", "const ="]).0, Some(65));
     let (code, stdout, _) = exec(&["-e", "return (await Who()).agent", "--agent", "somebody", "-o", "json"]);
-    assert_eq!((code, serde_json::from_str::<Value>(&stdout).unwrap()["result"].clone()), (Some(0), json!("somebody")));
+    assert_eq!(
+        (code, serde_json::from_str::<Value>(&stdout).unwrap()["result"].clone()),
+        (Some(0), json!("somebody"))
+    );
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "return 'from a file'").unwrap();
     assert_eq!(exec(&[path(file.path())]).1, "from a file\n");

@@ -60,7 +60,10 @@ fn a_host_cannot_do_what_the_same_code_does_outside() {
         let execution = supervisor.execute(&code);
         assert_eq!(execution["status"], "error", "{act} succeeded in a host: {execution}");
         let code = execution["errorDetails"]["code"].as_str().unwrap_or_default();
-        assert!(["ENOENT", "EROFS", "EACCES", "EPERM"].contains(&code), "{act} failed for another reason: {execution}");
+        assert!(
+            ["ENOENT", "EROFS", "EACCES", "EPERM"].contains(&code),
+            "{act} failed for another reason: {execution}"
+        );
     }
 }
 
@@ -77,7 +80,8 @@ fn every_jail_refuses_what_succeeds_outside() {
     let probes = report["probes"].as_array().unwrap();
     for jail in ["guest", "host"] {
         for (act, _, _) in targets.acts() {
-            let probe = probes.iter().find(|probe| probe["jail"] == jail && probe["act"] == act).expect("a probe");
+            let probe =
+                probes.iter().find(|probe| probe["jail"] == jail && probe["act"] == act).expect("a probe");
             assert_eq!(probe["refused"], true, "{probe}");
         }
     }
@@ -91,7 +95,8 @@ fn guest_and_host_are_held_by_every_layer() {
     let own_network = std::fs::read_link("/proc/self/ns/net").unwrap().to_string_lossy().into_owned();
     let mut users = Vec::new();
     let jailed = wait_for("guests and hosts", || {
-        let all: Vec<_> = children(supervisor.pid()).into_iter().filter(|child| child.kind() != "other").collect();
+        let all: Vec<_> =
+            children(supervisor.pid()).into_iter().filter(|child| child.kind() != "other").collect();
         let has = |kind: &str| all.iter().any(|child| child.kind() == kind && child.status("Seccomp") == "2");
         (has("guest") && has("host")).then_some(all)
     });
@@ -127,14 +132,19 @@ fn every_process_has_a_memory_limit_of_its_own() {
     supervisor.result("return 1");
     let limited = wait_for("groups with limits", || {
         let pids: Vec<i32> = children(supervisor.pid()).iter().map(|child| child.pid).collect();
-        let groups: Vec<_> = crate::support::control_groups("cloister-").into_iter().flat_map(subfolders).collect();
+        let groups: Vec<_> =
+            crate::support::control_groups("cloister-").into_iter().flat_map(subfolders).collect();
         let limits: Vec<u64> = groups
             .iter()
             .filter(|group| {
                 let procs = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
                 procs.lines().filter_map(|line| line.parse().ok()).any(|pid: i32| pids.contains(&pid))
             })
-            .filter_map(|group| ["memory.limit_in_bytes", "memory.max"].iter().find_map(|file| std::fs::read_to_string(group.join(file)).ok()))
+            .filter_map(|group| {
+                ["memory.limit_in_bytes", "memory.max"]
+                    .iter()
+                    .find_map(|file| std::fs::read_to_string(group.join(file)).ok())
+            })
             .map(|text| text.trim().parse().unwrap())
             .collect();
         (limits.len() >= 2).then_some(limits)
@@ -143,7 +153,13 @@ fn every_process_has_a_memory_limit_of_its_own() {
 }
 
 fn subfolders(folder: std::path::PathBuf) -> Vec<std::path::PathBuf> {
-    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect()
 }
 
 #[test]

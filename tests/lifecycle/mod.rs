@@ -12,7 +12,9 @@ fn own_groups(supervisor: &Supervisor) -> Vec<std::path::PathBuf> {
         .into_iter()
         .filter(|folder| {
             let below = std::fs::read_dir(folder).into_iter().flatten().flatten();
-            below.map(|entry| std::fs::read_to_string(entry.path().join("cgroup.procs")).unwrap_or_default()).any(|procs| procs.lines().any(|pid| pids.contains(&pid.to_owned())))
+            below
+                .map(|entry| std::fs::read_to_string(entry.path().join("cgroup.procs")).unwrap_or_default())
+                .any(|procs| procs.lines().any(|pid| pids.contains(&pid.to_owned())))
         })
         .collect()
 }
@@ -46,7 +48,10 @@ fn a_sigterm_lets_running_programs_end_and_takes_no_new_ones() {
     supervisor.result("return 1");
     std::thread::scope(|scope| {
         let running = scope.spawn(|| supervisor.execute_for("slow", "return await Wait({ ms: 1500 })"));
-        wait_for("the program to start", || (children(supervisor.pid()).iter().filter(|child| child.kind() == "host").count() >= 3).then_some(()));
+        wait_for("the program to start", || {
+            (children(supervisor.pid()).iter().filter(|child| child.kind() == "host").count() >= 3)
+                .then_some(())
+        });
         supervisor.signal(Signal::SIGTERM);
         assert_eq!(running.join().unwrap()["result"], 1500);
     });
@@ -66,7 +71,12 @@ fn a_killed_supervisor_takes_its_children_along_and_the_next_one_goes_on() {
     let started = std::time::Instant::now();
     wait_for("the children to end", || pids.iter().all(|pid| is_gone(*pid)).then_some(()));
     assert!(started.elapsed() < std::time::Duration::from_secs(1));
-    let left: Vec<_> = groups.iter().flat_map(|group| std::fs::read_dir(group).into_iter().flatten().flatten()).map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    let left: Vec<_> = groups
+        .iter()
+        .flat_map(|group| std::fs::read_dir(group).into_iter().flatten().flatten())
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect();
     assert!(!left.is_empty(), "the groups of the killed supervisor are the ones that must be cleaned up");
     supervisor.start_again();
     assert_eq!(supervisor.result("return await Echo({ a: 1 })"), json!({ "a": 1 }));
@@ -124,7 +134,11 @@ fn a_remote_address_and_a_broken_settings_file_are_refused() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("not a loopback address"));
     let broken = supervisor.data().join("broken.toml");
     std::fs::write(&broken, "lisen = 1").unwrap();
-    let output = std::process::Command::new(crate::support::program("supervisor")).args(["doctor", "--config"]).arg(&broken).output().unwrap();
+    let output = std::process::Command::new(crate::support::program("supervisor"))
+        .args(["doctor", "--config"])
+        .arg(&broken)
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&output.stderr).contains("lisen"));
 }
@@ -144,8 +158,13 @@ fn a_missing_layer_stops_the_start_unless_the_operator_accepts_it() {
             data.path().display(),
             file.path().display()
         );
-        let output = std::process::Command::new("unshare").args(["--mount", "sh", "-c", &line]).output().unwrap();
-        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+        let output =
+            std::process::Command::new("unshare").args(["--mount", "sh", "-c", &line]).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     };
     drop(supervisor);
     let (code, _, stderr) = without_groups(&["serve", "--listen", "127.0.0.1:0"], "");

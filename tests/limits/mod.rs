@@ -70,13 +70,21 @@ fn calls_parameters_results_and_logs_are_bounded() {
     ];
     for (code, expected) in cases {
         let execution = supervisor.execute(code);
-        assert_eq!((&execution["status"], &execution["errorDetails"]["code"]), (&json!("error"), &json!(expected)), "{code}: {execution}");
+        assert_eq!(
+            (&execution["status"], &execution["errorDetails"]["code"]),
+            (&json!("error"), &json!(expected)),
+            "{code}: {execution}"
+        );
     }
     assert_eq!(supervisor.execute(cases[0].0)["apiCallCount"], 5);
-    let execution = supervisor.execute("for (let i = 0; i < 200; i += 1) console.log('x'.repeat(5000)); return 1");
+    let execution =
+        supervisor.execute("for (let i = 0; i < 200; i += 1) console.log('x'.repeat(5000)); return 1");
     let logs = execution["logs"].as_array().unwrap();
     assert_eq!(logs.len(), 101);
-    assert!(logs[0]["text"].as_str().unwrap().len() < 1100 && logs[0]["text"].as_str().unwrap().ends_with("(5000 characters)"));
+    assert!(
+        logs[0]["text"].as_str().unwrap().len() < 1100
+            && logs[0]["text"].as_str().unwrap().ends_with("(5000 characters)")
+    );
     assert!(logs[100]["text"].as_str().unwrap().contains("dropped"));
 }
 
@@ -84,10 +92,15 @@ fn calls_parameters_results_and_logs_are_bounded() {
 fn a_process_that_sends_garbage_is_ended_and_the_execution_is_lost() {
     let supervisor = Supervisor::start();
     supervisor.provision();
-    let garbage: [&[u8]; 4] = [b"garbage garbage", b"\xff\xff\xff\xff", b"\0\0\0\x02[]", b"\0\0\0\x0d{\"returned\":0}"];
+    let garbage: [&[u8]; 4] =
+        [b"garbage garbage", b"\xff\xff\xff\xff", b"\0\0\0\x02[]", b"\0\0\0\x0d{\"returned\":0}"];
     for bytes in garbage {
         let execution = supervisor.execute(&format!("await Garbage({{ bytes: {} }})", json!(bytes)));
-        assert_eq!((&execution["status"], &execution["errorDetails"]["code"]), (&json!("worker_lost"), &json!("worker_lost")), "{execution}");
+        assert_eq!(
+            (&execution["status"], &execution["errorDetails"]["code"]),
+            (&json!("worker_lost"), &json!("worker_lost")),
+            "{execution}"
+        );
         assert_eq!(supervisor.result("return await Echo(1)"), 1);
     }
 }
@@ -125,7 +138,8 @@ fn busiest_guest(supervisor: &Supervisor) -> Option<i32> {
 fn a_guest_that_never_gets_idle_is_not_used_again() {
     let supervisor = Supervisor::start();
     supervisor.provision();
-    let execution = supervisor.execute("const again = () => Promise.resolve().then(again); again(); return 1");
+    let execution =
+        supervisor.execute("const again = () => Promise.resolve().then(again); again(); return 1");
     assert_eq!(execution["status"], "completed");
     assert_eq!(supervisor.result("return 2"), 2);
 }
@@ -143,7 +157,10 @@ fn a_full_supervisor_refuses_at_once_and_finishes_what_it_took() {
             let answer = supervisor.post("/api/execute", &body);
             (answer.status != 200).then(|| (answer, started.elapsed()))
         });
-        assert_eq!((answer.status, &answer.body["code"], answer.retry_after.as_deref()), (503, &json!("overloaded"), Some("1")));
+        assert_eq!(
+            (answer.status, &answer.body["code"], answer.retry_after.as_deref()),
+            (503, &json!("overloaded"), Some("1"))
+        );
         assert!(took < Duration::from_millis(200), "{took:?}");
         assert_eq!(running.join().unwrap()["result"], Value::from(1500));
     });

@@ -58,7 +58,11 @@ fn an_installation_that_fails_leaves_nothing_and_says_what_npm_said() {
         (json!({ "dependencies": { "ms": "999.0.0" } }), Value::Null, "ETARGET"),
         (json!({ "dependencies": { "ms": "git+https://github.com/vercel/ms.git" } }), Value::Null, "git"),
         (json!({ "dependencies": { "ms": "file:../../../etc" } }), Value::Null, "file"),
-        (json!({ "dependencies": { "ms": "2.1.3" } }), json!({ "lockfileVersion": 3, "packages": {} }), "EUSAGE"),
+        (
+            json!({ "dependencies": { "ms": "2.1.3" } }),
+            json!({ "lockfileVersion": 3, "packages": {} }),
+            "EUSAGE",
+        ),
     ];
     for (package_json, lock, reason) in cases {
         let mut body = json!({ "environmentName": "broken", "backendUrls": {}, "packageJson": package_json, "codeImplementation": USES_AXIOS });

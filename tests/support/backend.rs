@@ -49,7 +49,10 @@ fn serve(stream: &TcpStream, seen: &Mutex<Vec<String>>) {
         }
         let body = format!("{{\"path\":\"{path}\"}}");
         seen.lock().unwrap().push(path);
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
         let mut out = stream;
         if out.write_all(format!("{head}{body}").as_bytes()).is_err() {
             return;

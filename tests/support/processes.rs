@@ -14,12 +14,19 @@ pub struct Jailed {
 impl Jailed {
     /// `guest`, `host` or what else its script is called.
     pub fn kind(&self) -> &str {
-        ["guest", "host"].into_iter().find(|kind| self.command.contains(&format!("{kind}/main.js"))).unwrap_or("other")
+        ["guest", "host"]
+            .into_iter()
+            .find(|kind| self.command.contains(&format!("{kind}/main.js")))
+            .unwrap_or("other")
     }
 
     /// A field of `/proc/PID/status`.
     pub fn status(&self, field: &str) -> &str {
-        self.status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).map(str::trim).unwrap_or_default()
+        self.status
+            .lines()
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
+            .map(str::trim)
+            .unwrap_or_default()
     }
 
     /// The groups that it is in.
@@ -29,8 +36,10 @@ impl Jailed {
 
     /// The names in its root directory.
     pub fn root(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(self.path("root")).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> = fs::read_dir(self.path("root"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
         names.sort();
         names
     }
@@ -44,7 +53,9 @@ impl Jailed {
     pub fn inet_sockets(&self) -> usize {
         ["net/tcp", "net/tcp6", "net/udp", "net/udp6", "net/raw"]
             .iter()
-            .map(|table| fs::read_to_string(self.path(table)).map_or(0, |text| text.lines().count().saturating_sub(1)))
+            .map(|table| {
+                fs::read_to_string(self.path(table)).map_or(0, |text| text.lines().count().saturating_sub(1))
+            })
             .sum()
     }
 
@@ -55,7 +66,8 @@ impl Jailed {
 
 /// The children of a process that are jailed Node processes or about to become one.
 pub fn children(parent: i32) -> Vec<Jailed> {
-    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let pids =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid: i32| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;

@@ -39,7 +39,8 @@ impl Supervisor {
         let data = tempfile::Builder::new().prefix("cloister-test-").tempdir().unwrap();
         let settings = data.path().join("settings.toml");
         std::fs::write(&settings, text).unwrap();
-        let mut supervisor = Supervisor { child: None, address: String::new(), data, settings: Some(settings) };
+        let mut supervisor =
+            Supervisor { child: None, address: String::new(), data, settings: Some(settings) };
         supervisor.start_again();
         supervisor
     }
@@ -150,7 +151,8 @@ impl Supervisor {
     }
 
     pub fn execute_for(&self, agent: &str, code: &str) -> Value {
-        let answer = self.post("/api/execute", &json!({ "environmentName": "test", "userAgentId": agent, "code": code }));
+        let answer = self
+            .post("/api/execute", &json!({ "environmentName": "test", "userAgentId": agent, "code": code }));
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.body
     }
@@ -193,7 +195,11 @@ fn definition(changes: Value) -> Value {
 }
 
 fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(120))).build().into()
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(120)))
+        .build()
+        .into()
 }
 
 fn answer(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
@@ -202,7 +208,13 @@ fn answer(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> An
     let (etag, retry_after, content_type) = (header("etag"), header("retry-after"), header("content-type"));
     let text = response.body_mut().read_to_string().unwrap();
     let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() };
-    Answer { status: response.status().as_u16(), body, etag, retry_after, content_type: content_type.unwrap_or_default() }
+    Answer {
+        status: response.status().as_u16(),
+        body,
+        etag,
+        retry_after,
+        content_type: content_type.unwrap_or_default(),
+    }
 }
 
 /// A built program, beside the test binary's folder.

@@ -1,4 +1,5 @@
 //! Rules of the tree that no compiler checks.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,10 @@ fn files(folder: &str, extensions: &[&str]) -> Vec<PathBuf> {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if path.is_dir() && !["node_modules", "target", ".git"].contains(&name.as_str()) {
                 pending.push(path);
-            } else if extensions.iter().any(|extension| path.extension().is_some_and(|found| found == *extension)) {
+            } else if extensions
+                .iter()
+                .any(|extension| path.extension().is_some_and(|found| found == *extension))
+            {
                 found.push(path);
             }
         }
@@ -33,7 +37,7 @@ fn relative(path: &Path) -> String {
 /// The modules of the supervisor in the order in which they may use each other: a module uses only
 /// those of earlier rows.
 const LAYERS: [&[&str]; 9] = [
-    &["ids", "clock", "config", "runtime"],
+    &["ids", "clock", "fields", "config", "runtime"],
     &["protocol"],
     &["store", "admission", "egress"],
     &["worker"],
@@ -48,17 +52,32 @@ const OUTER: [&str; 2] = ["http", "cli"];
 #[test]
 fn dependencies_point_one_way() {
     let order: Vec<&str> = LAYERS.iter().flat_map(|layer| layer.iter().copied()).chain(OUTER).collect();
-    let rank = |name: &str| LAYERS.iter().position(|layer| layer.contains(&name)).unwrap_or(LAYERS.len() + OUTER.iter().position(|outer| *outer == name).unwrap());
+    let rank = |name: &str| {
+        LAYERS
+            .iter()
+            .position(|layer| layer.contains(&name))
+            .unwrap_or(LAYERS.len() + OUTER.iter().position(|outer| *outer == name).unwrap())
+    };
     for path in files("supervisor/src", &["rs"]) {
-        let module = relative(&path).trim_start_matches("supervisor/src/").split(['/', '.']).next().unwrap().to_owned();
+        let module = relative(&path)
+            .trim_start_matches("supervisor/src/")
+            .split(['/', '.'])
+            .next()
+            .unwrap()
+            .to_owned();
         if module == "main" {
             continue;
         }
         assert!(order.contains(&module.as_str()), "{module} has no place in the order");
         for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
-            let used = line.split("crate::").skip(1).filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next());
+            let used = line
+                .split("crate::")
+                .skip(1)
+                .filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next());
             for used in used.filter(|used| order.contains(used)) {
-                let allowed = used == module || rank(used) < rank(&module) || (rank(used) == rank(&module) && LAYERS[0].contains(&used));
+                let allowed = used == module
+                    || rank(used) < rank(&module)
+                    || (rank(used) == rank(&module) && LAYERS[0].contains(&used));
                 assert!(allowed, "{}:{} uses {used}", relative(&path), number + 1);
             }
         }
@@ -70,7 +89,10 @@ fn unsafe_code_has_one_room() {
     let word = concat!("un", "safe");
     for path in files("supervisor", &["rs"]).into_iter().chain(files("tests", &["rs"])) {
         let text = fs::read_to_string(&path).unwrap();
-        let used = text.lines().any(|line| !line.trim_start().starts_with("//") && line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|found| found == word));
+        let used = text.lines().any(|line| {
+            !line.trim_start().starts_with("//")
+                && line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|found| found == word)
+        });
         assert_eq!(used, relative(&path) == "supervisor/jail/src/sys.rs", "{}", relative(&path));
     }
     let main = fs::read_to_string(root().join("supervisor/src/main.rs")).unwrap();
@@ -106,7 +128,12 @@ fn builtins_of_node_are_imported_in_powers_only() {
     for folder in ["node-harness/src/guest", "node-harness/src/host", "node-harness/src/shared"] {
         for path in files(folder, &["js"]) {
             let text = fs::read_to_string(&path).unwrap();
-            assert_eq!(text.contains("from 'node:"), path.ends_with("shared/powers.js"), "{}", relative(&path));
+            assert_eq!(
+                text.contains("from 'node:"),
+                path.ends_with("shared/powers.js"),
+                "{}",
+                relative(&path)
+            );
         }
     }
 }
@@ -131,10 +158,26 @@ fn lockfiles_hold_no_addresses() {
 #[test]
 fn invariants_of_the_architecture_name_tests_that_exist() {
     let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    let sources: String = files("tests", &["rs"]).into_iter().chain(files("supervisor", &["rs"])).map(|path| fs::read_to_string(path).unwrap()).collect();
-    let named: Vec<&str> = architecture.split('`').skip(1).step_by(2).filter(|word| word.contains('_') && word.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit())).filter(|word| word.matches('_').count() >= 3).collect();
+    let sources: String = files("tests", &["rs"])
+        .into_iter()
+        .chain(files("supervisor", &["rs"]))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let named: Vec<&str> = architecture
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| {
+            word.contains('_')
+                && word.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit())
+        })
+        .filter(|word| word.matches('_').count() >= 3)
+        .collect();
     assert!(named.len() >= 8, "{named:?}");
     for name in named {
-        assert!(sources.contains(&format!("fn {name}(")), "ARCHITECTURE.md names a test that does not exist: {name}");
+        assert!(
+            sources.contains(&format!("fn {name}(")),
+            "ARCHITECTURE.md names a test that does not exist: {name}"
+        );
     }
 }

@@ -21,16 +21,90 @@ const MARK: &str = "@endowment";
 
 /// Names that programs find defined, or that the guest gives a meaning.
 const RESERVED: &[&str] = &[
-    "AbortController", "AbortSignal", "AggregateError", "Array", "ArrayBuffer", "AsyncIterator", "BigInt",
-    "BigInt64Array", "BigUint64Array", "Boolean", "Compartment", "DataView", "Date", "Error", "EvalError",
-    "Float16Array", "Float32Array", "Float64Array", "Function", "Infinity", "Int16Array", "Int32Array", "Int8Array",
-    "Intl", "Iterator", "JSON", "Map", "Math", "NaN", "Number", "Object", "Promise", "Proxy", "RangeError",
-    "ReferenceError", "Reflect", "RegExp", "Set", "String", "Symbol", "SyntaxError", "TextDecoder", "TextEncoder",
-    "TypeError", "URIError", "URL", "URLSearchParams", "Uint16Array", "Uint32Array", "Uint8Array",
-    "Uint8ClampedArray", "WeakMap", "WeakRef", "WeakSet", "assert", "atob", "btoa", "clearInterval", "clearTimeout",
-    "console", "context", "crypto", "decodeURI", "decodeURIComponent", "encodeURI", "encodeURIComponent", "escape",
-    "eval", "execute", "globalThis", "harden", "input", "isFinite", "isNaN", "lockdown", "main", "parseFloat",
-    "parseInt", "queueMicrotask", "setInterval", "setTimeout", "structuredClone", "undefined", "unescape",
+    "AbortController",
+    "AbortSignal",
+    "AggregateError",
+    "Array",
+    "ArrayBuffer",
+    "AsyncIterator",
+    "BigInt",
+    "BigInt64Array",
+    "BigUint64Array",
+    "Boolean",
+    "Compartment",
+    "DataView",
+    "Date",
+    "Error",
+    "EvalError",
+    "Float16Array",
+    "Float32Array",
+    "Float64Array",
+    "Function",
+    "Infinity",
+    "Int16Array",
+    "Int32Array",
+    "Int8Array",
+    "Intl",
+    "Iterator",
+    "JSON",
+    "Map",
+    "Math",
+    "NaN",
+    "Number",
+    "Object",
+    "Promise",
+    "Proxy",
+    "RangeError",
+    "ReferenceError",
+    "Reflect",
+    "RegExp",
+    "Set",
+    "String",
+    "Symbol",
+    "SyntaxError",
+    "TextDecoder",
+    "TextEncoder",
+    "TypeError",
+    "URIError",
+    "URL",
+    "URLSearchParams",
+    "Uint16Array",
+    "Uint32Array",
+    "Uint8Array",
+    "Uint8ClampedArray",
+    "WeakMap",
+    "WeakRef",
+    "WeakSet",
+    "assert",
+    "atob",
+    "btoa",
+    "clearInterval",
+    "clearTimeout",
+    "console",
+    "context",
+    "crypto",
+    "decodeURI",
+    "decodeURIComponent",
+    "encodeURI",
+    "encodeURIComponent",
+    "escape",
+    "eval",
+    "execute",
+    "globalThis",
+    "harden",
+    "input",
+    "isFinite",
+    "isNaN",
+    "lockdown",
+    "main",
+    "parseFloat",
+    "parseInt",
+    "queueMicrotask",
+    "setInterval",
+    "setTimeout",
+    "structuredClone",
+    "undefined",
+    "unescape",
 ];
 
 pub fn analyze(text: &str) -> Answer {
@@ -67,17 +141,28 @@ impl Found<'_> {
 }
 
 fn check<'t>(text: &str, module: ModuleKind, tree: &'t Tree<'t>) -> Answer {
-    let marks: Vec<u32> = tree.body.iter().map(|statement| statement.span().start).filter(|start| is_marked(text, &tree.comments, *start)).collect();
-    let functions: Vec<Found<'t>> = tree.body.iter().filter_map(|statement| top_level_function(statement, &marks)).collect();
+    let marks: Vec<u32> = tree
+        .body
+        .iter()
+        .map(|statement| statement.span().start)
+        .filter(|start| is_marked(text, &tree.comments, *start))
+        .collect();
+    let functions: Vec<Found<'t>> =
+        tree.body.iter().filter_map(|statement| top_level_function(statement, &marks)).collect();
     let mut violations = Vec::new();
     check_hook(text, &functions, "Initialize", "agentId, backends", 2, &mut violations);
     check_hook(text, &functions, "Deinitialize", "", 0, &mut violations);
     for start in marks.iter().filter(|start| !functions.iter().any(|found| found.start == **start)) {
-        violations.push(violation(text, *start, format!("`{MARK}` must stand directly above a top-level `async function`")));
+        violations.push(violation(
+            text,
+            *start,
+            format!("`{MARK}` must stand directly above a top-level `async function`"),
+        ));
     }
     let marked: Vec<&Found<'_>> = functions.iter().filter(|found| found.marked).collect();
     if marks.is_empty() {
-        let message = format!("no function is marked `{MARK}`: at least one `async function X(params = {{}})` must be");
+        let message =
+            format!("no function is marked `{MARK}`: at least one `async function X(params = {{}})` must be");
         violations.push(violation(text, 0, message));
     }
     for found in &marked {
@@ -121,11 +206,22 @@ fn is_marked(text: &str, comments: &[Comment], start: u32) -> bool {
     false
 }
 
-fn check_hook(text: &str, functions: &[Found<'_>], name: &str, parameters: &str, count: usize, violations: &mut Vec<Violation>) {
+fn check_hook(
+    text: &str,
+    functions: &[Found<'_>],
+    name: &str,
+    parameters: &str,
+    count: usize,
+    violations: &mut Vec<Violation>,
+) {
     let wanted = format!("`async function {name}({parameters})`");
     let all: Vec<_> = functions.iter().filter(|found| found.name() == name).collect();
     let [found] = all.as_slice() else {
-        let message = if all.is_empty() { format!("{name} is missing: declare a top-level {wanted}") } else { format!("{name} is declared {} times", all.len()) };
+        let message = if all.is_empty() {
+            format!("{name} is missing: declare a top-level {wanted}")
+        } else {
+            format!("{name} is declared {} times", all.len())
+        };
         return violations.push(violation(text, all.last().map_or(0, |found| found.start), message));
     };
     if !found.function.r#async || found.function.generator {
@@ -137,7 +233,11 @@ fn check_hook(text: &str, functions: &[Found<'_>], name: &str, parameters: &str,
         violations.push(violation(text, found.start, message));
     }
     if found.marked {
-        violations.push(violation(text, found.start, format!("{name} must not be marked `{MARK}`: programs may not call it")));
+        violations.push(violation(
+            text,
+            found.start,
+            format!("{name} must not be marked `{MARK}`: programs may not call it"),
+        ));
     }
 }
 
@@ -149,7 +249,9 @@ fn check_endowment(text: &str, found: &Found<'_>, functions: &[Found<'_>]) -> Ve
         messages.push(format!("{name} is marked `{MARK}` and must be an async function: {wanted}"));
     }
     if !has_only_params(found.function) {
-        messages.push(format!("{name} is marked `{MARK}` and must have the single parameter `params = {{}}`: {wanted}"));
+        messages.push(format!(
+            "{name} is marked `{MARK}` and must have the single parameter `params = {{}}`: {wanted}"
+        ));
     }
     if RESERVED.contains(&name) {
         messages.push(format!("{name} is a name that programs already have: choose another"));
@@ -188,7 +290,10 @@ mod tests {
 
     fn refused(text: &str) -> Vec<String> {
         match analyze(text) {
-            Answer::Refused { violations } => violations.into_iter().map(|violation| format!("{}: {}", violation.line, violation.message)).collect(),
+            Answer::Refused { violations } => violations
+                .into_iter()
+                .map(|violation| format!("{}: {}", violation.line, violation.message))
+                .collect(),
             other => panic!("{text} was accepted: {other:?}"),
         }
     }
@@ -202,31 +307,64 @@ mod tests {
 
     #[test]
     fn both_module_systems_are_understood() {
-        let plain = accepted(&format!("const a = require('axios');\n{HOOKS}// @endowment\nasync function GetA(params = {{}}) {{}}"));
+        let plain = accepted(&format!(
+            "const a = require('axios');\n{HOOKS}// @endowment\nasync function GetA(params = {{}}) {{}}"
+        ));
         assert_eq!((plain.module, plain.endowments), (ModuleKind::CommonJs, vec!["GetA".to_owned()]));
-        let module = accepted(&format!("import a from 'axios';\n{HOOKS}/** Doc.\n * @endowment */\nexport async function GetB(params = {{}}) {{}}"));
+        let module = accepted(&format!(
+            "import a from 'axios';\n{HOOKS}/** Doc.\n * @endowment */\nexport async function GetB(params = {{}}) {{}}"
+        ));
         assert_eq!((module.module, module.endowments), (ModuleKind::Module, vec!["GetB".to_owned()]));
     }
 
     #[test]
     fn only_the_comment_directly_above_marks_a_function() {
-        let text = format!("{HOOKS}// @endowment\n// Reads A.\nasync function A(params = {{}}) {{}}\n// @endowment\n\n\nasync function B(params = {{}}) {{}}\n/* @endowments */\nasync function C(params = {{}}) {{}}\nasync function D(params = {{}}) {{ /* @endowment */ }}");
+        let text = format!(
+            "{HOOKS}// @endowment\n// Reads A.\nasync function A(params = {{}}) {{}}\n// @endowment\n\n\nasync function B(params = {{}}) {{}}\n/* @endowments */\nasync function C(params = {{}}) {{}}\nasync function D(params = {{}}) {{ /* @endowment */ }}"
+        );
         assert_eq!(accepted(&text).endowments, ["A"]);
     }
 
     #[test]
     fn every_violation_names_function_and_line() {
         let cases = [
-            ("async function Deinitialize() {}\n// @endowment\nasync function A(params = {}) {}", "1: Initialize is missing"),
-            ("function Initialize(a, b) {}\nasync function Deinitialize() {}", "1: Initialize must be an async function"),
-            ("async function Initialize(a) {}\nasync function Deinitialize() {}", "1: Initialize must have exactly two parameters but has 1"),
-            ("async function Initialize(a, b) {}\nasync function Deinitialize(x) {}", "2: Deinitialize must have exactly no parameters but has 1"),
+            (
+                "async function Deinitialize() {}\n// @endowment\nasync function A(params = {}) {}",
+                "1: Initialize is missing",
+            ),
+            (
+                "function Initialize(a, b) {}\nasync function Deinitialize() {}",
+                "1: Initialize must be an async function",
+            ),
+            (
+                "async function Initialize(a) {}\nasync function Deinitialize() {}",
+                "1: Initialize must have exactly two parameters but has 1",
+            ),
+            (
+                "async function Initialize(a, b) {}\nasync function Deinitialize(x) {}",
+                "2: Deinitialize must have exactly no parameters but has 1",
+            ),
             (HOOKS, "1: no function is marked `@endowment`"),
-            (&format!("{HOOKS}// @endowment\nfunction A(params = {{}}) {{}}"), "4: A is marked `@endowment` and must be an async function"),
-            (&format!("{HOOKS}// @endowment\nasync function A(params) {{}}"), "4: A is marked `@endowment` and must have the single parameter"),
-            (&format!("{HOOKS}// @endowment\nasync function A(params = {{}}, b) {{}}"), "4: A is marked `@endowment` and must have the single parameter"),
-            (&format!("{HOOKS}// @endowment\nasync function Date(params = {{}}) {{}}"), "4: Date is a name that programs already have"),
-            (&format!("{HOOKS}// @endowment\nconst A = async (params = {{}}) => 1"), "4: `@endowment` must stand directly above"),
+            (
+                &format!("{HOOKS}// @endowment\nfunction A(params = {{}}) {{}}"),
+                "4: A is marked `@endowment` and must be an async function",
+            ),
+            (
+                &format!("{HOOKS}// @endowment\nasync function A(params) {{}}"),
+                "4: A is marked `@endowment` and must have the single parameter",
+            ),
+            (
+                &format!("{HOOKS}// @endowment\nasync function A(params = {{}}, b) {{}}"),
+                "4: A is marked `@endowment` and must have the single parameter",
+            ),
+            (
+                &format!("{HOOKS}// @endowment\nasync function Date(params = {{}}) {{}}"),
+                "4: Date is a name that programs already have",
+            ),
+            (
+                &format!("{HOOKS}// @endowment\nconst A = async (params = {{}}) => 1"),
+                "4: `@endowment` must stand directly above",
+            ),
             ("let = ;", "1: "),
         ];
         for (text, expected) in cases {

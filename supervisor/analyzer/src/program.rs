@@ -6,8 +6,8 @@
 use analyzer::{Answer, Entry, Program, Violation};
 use oxc_allocator::Allocator;
 use oxc_ast::ast::{
-    ArrowFunctionExpression, AwaitExpression, BindingPattern, Class, Declaration, Expression, ForOfStatement, Function,
-    ModuleDeclaration, Program as Tree, ReturnStatement, Statement, VariableDeclaration,
+    ArrowFunctionExpression, AwaitExpression, BindingPattern, Class, Declaration, Expression, ForOfStatement,
+    Function, ModuleDeclaration, Program as Tree, ReturnStatement, Statement, VariableDeclaration,
 };
 use oxc_ast_visit::Visit;
 use oxc_parser::{ParseOptions, Parser};
@@ -65,7 +65,9 @@ fn module_syntax(text: &str, statement: &Statement<'_>) -> Option<Violation> {
 
 fn declares_main(tree: &Tree<'_>) -> bool {
     tree.body.iter().any(|statement| match statement.as_declaration() {
-        Some(Declaration::FunctionDeclaration(function)) => function.id.as_ref().is_some_and(|id| id.name == "main"),
+        Some(Declaration::FunctionDeclaration(function)) => {
+            function.id.as_ref().is_some_and(|id| id.name == "main")
+        }
         Some(Declaration::VariableDeclaration(declaration)) => binds_main_to_function(declaration),
         _ => false,
     })
@@ -157,7 +159,11 @@ mod tests {
         for (text, expected) in cases {
             let (kind, source) = entry(text);
             match expected {
-                Some((before, after)) => assert_eq!(source, format!("(async function (input) {{{before}\n{text}{after}\n}})"), "{text}"),
+                Some((before, after)) => assert_eq!(
+                    source,
+                    format!("(async function (input) {{{before}\n{text}{after}\n}})"),
+                    "{text}"
+                ),
                 None => assert_eq!((kind, source.as_str()), (Entry::Script, text), "{text}"),
             }
         }
@@ -165,7 +171,12 @@ mod tests {
 
     #[test]
     fn one_function_expression_is_called_whatever_stands_around_it() {
-        for text in ["async () => 1", "(async function () { return 1 });", "// a\n(x) => x // b\n", "/* c */ (async () => 1) ;"] {
+        for text in [
+            "async () => 1",
+            "(async function () { return 1 });",
+            "// a\n(x) => x // b\n",
+            "/* c */ (async () => 1) ;",
+        ] {
             let (kind, source) = entry(text);
             assert_eq!(kind, Entry::Call, "{text}");
             assert!(source.starts_with("(async function (input) {return await (\n"), "{source}");

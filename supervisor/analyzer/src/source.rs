@@ -14,7 +14,7 @@ pub fn syntax_errors(text: &str, parsed: &ParserReturn<'_>) -> Vec<Violation> {
     let errors = parsed.diagnostics.errors().map(|error| {
         let offset = error.labels.first().map_or(0, |label| label.offset());
         let help = error.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
-        violation(text, u32::try_from(offset).unwrap_or(u32::MAX), format!("{}{help}", error.message))
+        violation(text, offset, format!("{}{help}", error.message))
     });
     let mut found: Vec<Violation> = errors.collect();
     if found.is_empty() && parsed.panicked {
@@ -51,7 +51,14 @@ mod tests {
 
     #[test]
     fn lines_and_columns_count_as_javascript_counts_them() {
-        let cases = [("abc", 0, (1, 1)), ("a\nb", 2, (2, 1)), ("a\r\nbc", 4, (2, 2)), ("😀x", 4, (1, 3)), ("a\u{2028}b", 4, (2, 1)), ("a", 9, (1, 2))];
+        let cases = [
+            ("abc", 0, (1, 1)),
+            ("a\nb", 2, (2, 1)),
+            ("a\r\nbc", 4, (2, 2)),
+            ("😀x", 4, (1, 3)),
+            ("a\u{2028}b", 4, (2, 1)),
+            ("a", 9, (1, 2)),
+        ];
         for (text, offset, expected) in cases {
             assert_eq!(position(text, offset), expected, "{text:?} at {offset}");
         }

@@ -22,8 +22,8 @@ use std::os::unix::net::UnixStream;
 use caps::CapSet;
 use jail::{Facts, Kind, PROTOCOL_FD, Profile, Programs, Rlimits, Spec};
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
@@ -91,7 +91,11 @@ impl Unconfined {
     pub fn isolate(self) -> Result<Isolated, Failure> {
         let Unconfined { spec, profile } = self;
         for procs in &spec.cgroups {
-            OpenOptions::new().write(true).open(procs).and_then(|mut file| file.write_all(b"0")).step("enter the control group")?;
+            OpenOptions::new()
+                .write(true)
+                .open(procs)
+                .and_then(|mut file| file.write_all(b"0"))
+                .step("enter the control group")?;
         }
         die_with_supervisor(&spec)?;
         setsid().step("start a session")?;
@@ -167,7 +171,10 @@ fn die_with_supervisor(spec: &Spec) -> Result<(), Failure> {
 }
 
 fn enter_namespaces(spec: &Spec) -> Result<(), Failure> {
-    let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    let own = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS;
     match spec.namespaces {
         jail::Namespaces::None => Ok(()),
         jail::Namespaces::Privileged => unshare(own).step("unshare namespaces"),

@@ -16,5 +16,6 @@ mod spec;
 pub use profile::{Action, Condition, Profile, ProfileError, Rlimits, Rule, Value};
 pub use seccomp::{Facts, Programs, SeccompError};
 pub use spec::{
-    Access, Grant, Identity, Kind, LAUNCH_FAILED_EXIT_CODE, Layer, Namespaces, PROTOCOL_FD, SPEC_BYTES_MAX, Spec,
+    Access, Grant, Identity, Kind, LAUNCH_FAILED_EXIT_CODE, Layer, Namespaces, PROTOCOL_FD, SPEC_BYTES_MAX,
+    Spec,
 };

@@ -135,7 +135,12 @@ mod tests {
             let mut conditional = BTreeSet::new();
             for rule in &profile.rule {
                 assert!(!rule.syscalls.is_empty(), "{kind}: a rule without system calls");
-                assert_ne!((rule.action, rule.when.is_empty()), (profile.default, true), "{kind}: {:?}", rule.syscalls);
+                assert_ne!(
+                    (rule.action, rule.when.is_empty()),
+                    (profile.default, true),
+                    "{kind}: {:?}",
+                    rule.syscalls
+                );
                 for syscall in &rule.syscalls {
                     if rule.when.is_empty() {
                         assert!(unconditional.insert(syscall.clone()), "{kind}: {syscall} stands twice");
@@ -151,11 +156,26 @@ mod tests {
 
     #[test]
     fn a_killing_or_guest_profile_never_allows_what_an_escape_needs() {
-        let forbidden = ["ptrace", "fork", "vfork", "clone3", "mount", "setns", "unshare", "bpf", "io_uring_setup", "kill", "pidfd_open"];
+        let forbidden = [
+            "ptrace",
+            "fork",
+            "vfork",
+            "clone3",
+            "mount",
+            "setns",
+            "unshare",
+            "bpf",
+            "io_uring_setup",
+            "kill",
+            "pidfd_open",
+        ];
         for kind in Kind::ALL {
             for rule in Profile::load(kind).unwrap().rule {
                 for syscall in &rule.syscalls {
-                    assert!(rule.action != Action::Allow || !forbidden.contains(&syscall.as_str()), "{kind} allows {syscall}");
+                    assert!(
+                        rule.action != Action::Allow || !forbidden.contains(&syscall.as_str()),
+                        "{kind} allows {syscall}"
+                    );
                 }
             }
         }

@@ -21,7 +21,8 @@ pub fn enter(mount_point: &Path, grants: &[Grant]) -> io::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), mount_point, Some("tmpfs"), flags, Some(ROOT_OPTIONS))?;
     for grant in grants {
-        bind(mount_point, grant).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", grant.source.display())))?;
+        bind(mount_point, grant)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", grant.source.display())))?;
     }
     std::env::set_current_dir(mount_point)?;
     // With both paths the same, the old root ends up mounted over the new one (pivot_root(2)).
@@ -33,7 +34,8 @@ pub fn enter(mount_point: &Path, grants: &[Grant]) -> io::Result<()> {
 }
 
 fn bind(mount_point: &Path, grant: &Grant) -> io::Result<()> {
-    let relative = grant.target.strip_prefix("/").map_err(|_| io::Error::other("a target must be absolute"))?;
+    let relative =
+        grant.target.strip_prefix("/").map_err(|_| io::Error::other("a target must be absolute"))?;
     let place = mount_point.join(relative);
     if grant.source.is_dir() {
         fs::create_dir_all(&place)?;
@@ -60,5 +62,8 @@ fn inherited(source: &Path) -> io::Result<MsFlags> {
         (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
         (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
     ];
-    Ok(pairs.into_iter().filter(|(flag, _)| found.contains(*flag)).fold(MsFlags::empty(), |all, (_, flag)| all | flag))
+    Ok(pairs
+        .into_iter()
+        .filter(|(flag, _)| found.contains(*flag))
+        .fold(MsFlags::empty(), |all, (_, flag)| all | flag))
 }

@@ -36,7 +36,8 @@ pub enum SeccompError {
 
 impl Programs {
     pub fn compile(profile: &Profile, facts: &Facts) -> Result<Programs, SeccompError> {
-        let architecture = TargetArch::try_from(std::env::consts::ARCH).map_err(|_| SeccompError::Architecture)?;
+        let architecture =
+            TargetArch::try_from(std::env::consts::ARCH).map_err(|_| SeccompError::Architecture)?;
         let mut programs = Vec::new();
         for answer in [Action::Enosys, Action::Eperm, Action::Kill] {
             let filter = entries(profile, facts, |action| action == answer);
@@ -50,7 +51,12 @@ impl Programs {
     }
 }
 
-fn program(architecture: TargetArch, mismatch: Json, matched: Json, filter: Vec<Json>) -> Result<BpfProgram, SeccompError> {
+fn program(
+    architecture: TargetArch,
+    mismatch: Json,
+    matched: Json,
+    filter: Vec<Json>,
+) -> Result<BpfProgram, SeccompError> {
     let document = json!({
         "program": { "mismatch_action": mismatch, "match_action": matched, "filter": filter }
     });
@@ -67,8 +73,12 @@ fn entries(profile: &Profile, facts: &Facts, wanted: impl Fn(Action) -> bool) ->
             if rule.when.is_empty() {
                 unconditional.insert(syscall, json!({ "syscall": syscall }));
             } else {
-                let arguments: Vec<Json> = rule.when.iter().map(|condition| json_condition(condition, facts)).collect();
-                conditional.entry(syscall).or_default().push(json!({ "syscall": syscall, "args": arguments }));
+                let arguments: Vec<Json> =
+                    rule.when.iter().map(|condition| json_condition(condition, facts)).collect();
+                conditional
+                    .entry(syscall)
+                    .or_default()
+                    .push(json!({ "syscall": syscall, "args": arguments }));
             }
         }
     }

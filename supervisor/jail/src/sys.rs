@@ -57,7 +57,12 @@ pub struct SecretArguments {
 
 impl SecretArguments {
     /// Lays the strings out on fresh pages at `address`, a random page-aligned number.
-    pub fn place(address: usize, path: &CString, arguments: &[CString], environment: &[CString]) -> io::Result<SecretArguments> {
+    pub fn place(
+        address: usize,
+        path: &CString,
+        arguments: &[CString],
+        environment: &[CString],
+    ) -> io::Result<SecretArguments> {
         let strings = || std::iter::once(path).chain(arguments).chain(environment);
         let pointers = arguments.len() + environment.len() + 2;
         let text_offset = pointers * size_of::<usize>();
@@ -91,7 +96,9 @@ impl SecretArguments {
         let (first, rest) = addresses.split_at(1);
         let (argument_addresses, environment_addresses) = rest.split_at(arguments.len());
         let null = [std::ptr::null()];
-        for (index, pointer) in argument_addresses.iter().chain(&null).chain(environment_addresses).chain(&null).enumerate() {
+        for (index, pointer) in
+            argument_addresses.iter().chain(&null).chain(environment_addresses).chain(&null).enumerate()
+        {
             // SAFETY: the table holds exactly `pointers` entries at the page-aligned start.
             unsafe { table.wrapping_add(index).write(*pointer) };
         }

@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 use super::output::Failure;
 use super::serve::admin_socket;
 use crate::config::Settings;
-use crate::daemon::{DataDirectory, Daemon};
+use crate::daemon::{Daemon, DataDirectory};
 use crate::http::{self, Problem};
 
 /// What commands may read of an answer.
@@ -47,7 +47,9 @@ impl Client {
     pub async fn running(settings: &Settings) -> Result<Client, Failure> {
         let missing = || {
             let directory = settings.data_dir.display();
-            Failure::unavailable(format!("no supervisor runs for {directory}: start one with `supervisor serve --data-dir {directory}`"))
+            Failure::unavailable(format!(
+                "no supervisor runs for {directory}: start one with `supervisor serve --data-dir {directory}`"
+            ))
         };
         connect(settings).await?.map(Client::Remote).ok_or_else(missing)
     }
@@ -59,7 +61,12 @@ impl Client {
     }
 
     /// Sends a request and returns the whole answer, or its problem.
-    pub async fn call<T: DeserializeOwned>(&mut self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<T, Failure> {
+    pub async fn call<T: DeserializeOwned>(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, Failure> {
         let response = self.send(method, path, body, "application/json").await?;
         let bytes = read(response).await?;
         // An empty answer (204) reads as null.
@@ -67,7 +74,13 @@ impl Client {
     }
 
     /// Sends a request; an answer that is a problem is a failure.
-    pub async fn send(&mut self, method: Method, path: &str, body: Option<&impl Serialize>, accept: &str) -> Result<Response<Body>, Failure> {
+    pub async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        accept: &str,
+    ) -> Result<Response<Body>, Failure> {
         let bytes = body.map(serde_json::to_vec).transpose().map_err(Failure::internal)?;
         let request = Request::builder()
             .method(method)
@@ -106,19 +119,35 @@ fn lost(error: hyper::Error) -> Failure {
 
 async fn read(response: Response<Body>) -> Result<bytes::Bytes, Failure> {
     let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-    body.collect().await.map(|collected| collected.to_bytes()).map_err(|error| Failure::unavailable(error.to_string()))
+    body.collect()
+        .await
+        .map(|collected| collected.to_bytes())
+        .map_err(|error| Failure::unavailable(error.to_string()))
 }
 
-async fn connect(settings: &Settings) -> Result<Option<hyper::client::conn::http1::SendRequest<Body>>, Failure> {
+async fn connect(
+    settings: &Settings,
+) -> Result<Option<hyper::client::conn::http1::SendRequest<Body>>, Failure> {
     let path = admin_socket(&settings.data_dir);
     let name = path.clone().to_fs_name::<GenericFilePath>()?;
     let stream = match Stream::connect(name).await {
         Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) => return Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Ok(None);
+        }
         Err(error) => return Err(Failure::unavailable(format!("{}: {error}", path.display()))),
     };
-    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
-    #[expect(clippy::disallowed_methods, reason = "ends with the command, which waits for the answer and nothing else")]
+    let (sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends with the command, which waits for the answer and nothing else"
+    )]
     tokio::spawn(async move {
         // The sender learns of a broken connection by itself.
         let _ = connection.await;

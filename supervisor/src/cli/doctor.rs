@@ -14,7 +14,8 @@ pub async fn run(settings: Settings, format: Format) -> Result<ExitCode, Failure
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
     let installation = Installation::find().map_err(Failure::configuration)?;
     let tasks = Tasks::default();
-    let launcher = Launcher::new(tasks.clone(), installation, folder.path()).await.map_err(Failure::configuration)?;
+    let launcher =
+        Launcher::new(tasks.clone(), installation, folder.path()).await.map_err(Failure::configuration)?;
     let report = doctor::examine(&launcher, &settings.allow_missing).await;
     tasks.ended().await;
     launcher.clean_up();
@@ -38,12 +39,21 @@ fn show(report: &Report) {
     print("");
     let probes = report.probes.iter().map(|probe| {
         let state = if probe.refused { "refused" } else { "SUCCEEDED" };
-        vec![probe.jail.clone(), format!("{} {}", probe.act, probe.target), state.to_owned(), probe.detail.clone()]
+        vec![
+            probe.jail.clone(),
+            format!("{} {}", probe.act, probe.target),
+            state.to_owned(),
+            probe.detail.clone(),
+        ]
     });
     print_table(&["JAIL", "ACT", "RESULT", "DETAIL"], probes.collect());
     print("");
     for layer in report.layers.iter().filter(|layer| !layer.enforced) {
         print(&format!("{}: {}", layer.layer, layer.remedy.as_deref().unwrap_or_default()));
     }
-    print(if report.safe { "Untrusted code may be run on this host." } else { "Untrusted code must NOT be run on this host." });
+    print(if report.safe {
+        "Untrusted code may be run on this host."
+    } else {
+        "Untrusted code must NOT be run on this host."
+    });
 }

@@ -42,15 +42,23 @@ async fn act(client: &mut Client, action: Action, format: Format) -> Result<(), 
             if format == Format::Json {
                 return print_json(&list);
             }
-            let row = |summary: EnvironmentSummary| vec![summary.environment_name, summary.policy, summary.endowments.join(" ")];
+            let row = |summary: EnvironmentSummary| {
+                vec![summary.environment_name, summary.policy, summary.endowments.join(" ")]
+            };
             print_table(&["NAME", "POLICY", "FUNCTIONS"], list.environments.into_iter().map(row).collect());
         }
         Action::Show { name } => {
-            let view: EnvironmentView = client.call(Method::GET, &format!("/api/environments/{}", in_path(&name)), NO_BODY).await?;
+            let view: EnvironmentView =
+                client.call(Method::GET, &format!("/api/environments/{}", in_path(&name)), NO_BODY).await?;
             if format == Format::Json {
                 return print_json(&view);
             }
-            let backends = view.definition.backend_urls.iter().map(|(name, url)| format!("{name}={url}")).collect::<Vec<_>>();
+            let backends = view
+                .definition
+                .backend_urls
+                .iter()
+                .map(|(name, url)| format!("{name}={url}"))
+                .collect::<Vec<_>>();
             print_table(
                 &["FIELD", "VALUE"],
                 vec![
@@ -64,7 +72,9 @@ async fn act(client: &mut Client, action: Action, format: Format) -> Result<(), 
             );
         }
         Action::Rm { name } => {
-            let () = client.call(Method::DELETE, &format!("/api/environments/{}", in_path(&name)), NO_BODY).await?;
+            let () = client
+                .call(Method::DELETE, &format!("/api/environments/{}", in_path(&name)), NO_BODY)
+                .await?;
             print(&format!("{name} is removed"));
         }
     }

@@ -31,9 +31,8 @@ pub struct Arguments {
 pub async fn run(settings: Settings, arguments: Arguments, format: Format) -> Result<ExitCode, Failure> {
     let code = match (arguments.code, &arguments.file) {
         (Some(code), _) => code,
-        (None, Some(file)) if file.as_os_str() != "-" => {
-            std::fs::read_to_string(file).map_err(|error| Failure::data(format!("{}: {error}", file.display())))?
-        }
+        (None, Some(file)) if file.as_os_str() != "-" => std::fs::read_to_string(file)
+            .map_err(|error| Failure::data(format!("{}: {error}", file.display())))?,
         _ => read_stdin()?,
     };
     let wire = WireExecution {

@@ -59,7 +59,8 @@ pub fn run() -> ExitCode {
 }
 
 fn start(arguments: Arguments, settings: Settings) -> Result<ExitCode, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::internal)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::internal)?;
     let format = arguments.format;
     let result = runtime.block_on(async {
         match arguments.command {

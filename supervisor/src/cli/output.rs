@@ -59,10 +59,14 @@ impl Failure {
             500 => INTERNAL,
             _ => FAILURE,
         };
-        let violations = problem.violations.iter().map(|violation| format!("\n  line {}: {}", violation.line, violation.message));
+        let violations = problem
+            .violations
+            .iter()
+            .map(|violation| format!("\n  line {}: {}", violation.line, violation.message));
         let fields = problem.errors.iter().map(|error| format!("\n  {} {}", error.pointer, error.detail));
         let details: String = violations.chain(fields).collect();
-        let message = if details.is_empty() { problem.detail.clone() } else { format!("{}:{details}", problem.code) };
+        let message =
+            if details.is_empty() { problem.detail.clone() } else { format!("{}:{details}", problem.code) };
         Failure { code, message }
     }
 

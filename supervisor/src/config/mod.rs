@@ -111,15 +111,33 @@ fn capacity(section: &ExecutionSection) -> Result<limits::Capacity, SettingsErro
     let default = limits::Capacity::default();
     let idle_seconds = section.idle_seconds_max.unwrap_or(default.idle_max.as_secs());
     Ok(limits::Capacity {
-        concurrent_max: within("execution.concurrent_max", section.concurrent_max, default.concurrent_max, 1, 512)?,
+        concurrent_max: within(
+            "execution.concurrent_max",
+            section.concurrent_max,
+            default.concurrent_max,
+            1,
+            512,
+        )?,
         queued_max: within("execution.queued_max", section.queued_max, default.queued_max, 0, 10_000)?,
-        idle_processes_max: within("execution.idle_processes_max", section.idle_processes_max, default.idle_processes_max, 0, 1024)?,
+        idle_processes_max: within(
+            "execution.idle_processes_max",
+            section.idle_processes_max,
+            default.idle_processes_max,
+            0,
+            1024,
+        )?,
         spare_guests: within("execution.spare_guests", section.spare_guests, default.spare_guests, 0, 64)?,
         idle_max: std::time::Duration::from_secs(idle_seconds),
     })
 }
 
-fn within(name: &'static str, given: Option<usize>, default: usize, min: usize, max: usize) -> Result<usize, SettingsError> {
+fn within(
+    name: &'static str,
+    given: Option<usize>,
+    default: usize,
+    min: usize,
+    max: usize,
+) -> Result<usize, SettingsError> {
     let value = given.unwrap_or(default);
     if value < min || value > max {
         return Err(SettingsError::Range { name, min, max, value });
@@ -128,7 +146,8 @@ fn within(name: &'static str, given: Option<usize>, default: usize, min: usize, 
 }
 
 fn read(path: &Path) -> Result<File, SettingsError> {
-    let text = std::fs::read_to_string(path).map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
     toml::from_str(&text).map_err(|source| SettingsError::Parse { path: path.to_owned(), source })
 }
 
@@ -145,7 +164,10 @@ mod tests {
 
     #[test]
     fn a_file_may_set_everything_and_misspell_nothing() {
-        let settings = load("listen = '127.0.0.1:1'\n[jail]\nallow_missing = ['cgroup']\n[execution]\nconcurrent_max = 3\n").unwrap();
+        let settings = load(
+            "listen = '127.0.0.1:1'\n[jail]\nallow_missing = ['cgroup']\n[execution]\nconcurrent_max = 3\n",
+        )
+        .unwrap();
         assert_eq!(settings.listen.port(), 1);
         assert_eq!(settings.capacity.concurrent_max, 3);
         assert!(settings.allow_missing.contains(&Layer::Cgroup));

@@ -21,16 +21,25 @@ pub struct Operator {
     pub global_npmrc: Option<PathBuf>,
 }
 
-const PROXY_VARIABLES: [&str; 6] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
+const PROXY_VARIABLES: [&str; 6] =
+    ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
 
 impl Operator {
     pub fn from_environment() -> Operator {
         let home = variable("HOME").map(PathBuf::from);
         let npm_variables: BTreeMap<String, String> = std::env::vars()
-            .filter(|(name, _)| name.to_lowercase().starts_with("npm_config_") || PROXY_VARIABLES.contains(&name.as_str()))
+            .filter(|(name, _)| {
+                name.to_lowercase().starts_with("npm_config_") || PROXY_VARIABLES.contains(&name.as_str())
+            })
             .collect();
-        let named = |name: &str| npm_variables.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| PathBuf::from(value));
-        let user_npmrc = named("npm_config_userconfig").or_else(|| home.as_ref().map(|home| home.join(".npmrc")));
+        let named = |name: &str| {
+            npm_variables
+                .iter()
+                .find(|(key, _)| key.eq_ignore_ascii_case(name))
+                .map(|(_, value)| PathBuf::from(value))
+        };
+        let user_npmrc =
+            named("npm_config_userconfig").or_else(|| home.as_ref().map(|home| home.join(".npmrc")));
         let global_npmrc = named("npm_config_globalconfig").or_else(global_npmrc);
         Operator {
             home,
@@ -48,7 +57,8 @@ impl Operator {
         if self.is_root {
             return Some(PathBuf::from("/var/lib/cloister"));
         }
-        let base = self.data_home.clone().or_else(|| self.home.as_ref().map(|home| home.join(".local/share")));
+        let base =
+            self.data_home.clone().or_else(|| self.home.as_ref().map(|home| home.join(".local/share")));
         base.map(|base| base.join("cloister"))
     }
 }
@@ -57,7 +67,9 @@ impl Operator {
 /// levels above the `node` binary (`npm help folders`).
 fn global_npmrc() -> Option<PathBuf> {
     let path = variable("PATH")?;
-    let node = std::env::split_paths(&path).map(|folder| folder.join("node")).find(|candidate| candidate.is_file())?;
+    let node = std::env::split_paths(&path)
+        .map(|folder| folder.join("node"))
+        .find(|candidate| candidate.is_file())?;
     let prefix = node.canonicalize().ok()?.parent().and_then(Path::parent)?.to_owned();
     Some(prefix.join("etc/npmrc"))
 }

@@ -35,7 +35,8 @@ struct File {
 }
 
 impl PolicyName {
-    pub const ALL: [PolicyName; 4] = [PolicyName::Strict, PolicyName::Standard, PolicyName::Extended, PolicyName::Agent];
+    pub const ALL: [PolicyName; 4] =
+        [PolicyName::Strict, PolicyName::Standard, PolicyName::Extended, PolicyName::Agent];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -69,7 +70,9 @@ mod tests {
     fn every_profile_is_readable_and_each_gives_more_than_the_one_before() {
         let policies = PolicyName::ALL.map(PolicyName::load);
         for pair in policies.windows(2) {
-            assert!(pair[0].time_max < pair[1].time_max && pair[0].memory_bytes_max < pair[1].memory_bytes_max);
+            assert!(
+                pair[0].time_max < pair[1].time_max && pair[0].memory_bytes_max < pair[1].memory_bytes_max
+            );
         }
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use jail::{Kind, Layer};
 use serde::{Deserialize, Serialize};
 
-use crate::worker::{LayerState, Launcher};
+use crate::worker::{Launcher, LayerState};
 
 /// The state of one layer on this host.
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,9 +47,11 @@ pub struct Report {
 }
 
 pub async fn examine(launcher: &Launcher, allow_missing: &BTreeSet<Layer>) -> Report {
-    let probes = futures_util::future::join(probe::all(launcher, Kind::Guest), probe::all(launcher, Kind::Host)).await;
+    let probes =
+        futures_util::future::join(probe::all(launcher, Kind::Guest), probe::all(launcher, Kind::Host)).await;
     let probes: Vec<ProbeReport> = [probes.0, probes.1].concat();
-    let layers: Vec<LayerReport> = launcher.layers().states().map(|(layer, state)| layer_report(launcher, layer, state)).collect();
+    let layers: Vec<LayerReport> =
+        launcher.layers().states().map(|(layer, state)| layer_report(launcher, layer, state)).collect();
     let lacking = launcher.layers().missing_required();
     let accepted = lacking.iter().all(|(layer, _)| allow_missing.contains(layer));
     Report { safe: accepted && probes.iter().all(|probe| probe.refused), layers, probes }
@@ -59,7 +61,12 @@ impl Report {
     /// Why the supervisor does not serve, and what to do.
     pub fn refusal(&self) -> String {
         let layers = self.layers.iter().filter(|layer| layer.required && !layer.enforced).map(|layer| {
-            format!("\n  layer {} is missing: {}\n    {}", layer.layer, layer.detail, layer.remedy.as_deref().unwrap_or_default())
+            format!(
+                "\n  layer {} is missing: {}\n    {}",
+                layer.layer,
+                layer.detail,
+                layer.remedy.as_deref().unwrap_or_default()
+            )
         });
         let probes = self.probes.iter().filter(|probe| !probe.refused).map(|probe| {
             format!("\n  a {} could {} {}: {}", probe.jail, probe.act, probe.target, probe.detail)

@@ -8,7 +8,9 @@ use serde::Deserialize;
 
 use super::ProbeReport;
 use crate::config::limits;
-use crate::worker::{Exit, ExitCause, Launch, LaunchError, Launcher, Program, node_arguments, node_environment};
+use crate::worker::{
+    Exit, ExitCause, Launch, LaunchError, Launcher, Program, node_arguments, node_environment,
+};
 
 /// What the probe prints.
 #[derive(Deserialize)]
@@ -21,7 +23,11 @@ struct Answer {
 pub async fn all(launcher: &Launcher, kind: Kind) -> Vec<ProbeReport> {
     // A listener of our own: the act must fail for want of a way, not of a listener.
     let listener = TcpListener::bind("127.0.0.1:0");
-    let address = listener.as_ref().ok().and_then(|listener| listener.local_addr().ok()).map(|address| address.to_string());
+    let address = listener
+        .as_ref()
+        .ok()
+        .and_then(|listener| listener.local_addr().ok())
+        .map(|address| address.to_string());
     let acts = [
         ("read", "/etc/passwd".to_owned()),
         ("write", "/tmp/cloister-probe".to_owned()),
@@ -45,12 +51,19 @@ async fn one(launcher: &Launcher, kind: Kind, act: &'static str, target: String)
 fn judge(exit: &Exit) -> (bool, String) {
     match (exit.cause, serde_json::from_slice::<Answer>(&exit.stdout)) {
         (ExitCause::Code(0), Ok(answer)) => (!answer.succeeded, answer.detail),
-        (ExitCause::Signal(nix::libc::SIGSYS), _) => (true, "the kernel ended the process (SIGSYS)".to_owned()),
+        (ExitCause::Signal(nix::libc::SIGSYS), _) => {
+            (true, "the kernel ended the process (SIGSYS)".to_owned())
+        }
         _ => (false, format!("the probe itself failed: {}", exit.describe())),
     }
 }
 
-async fn run(launcher: &Launcher, kind: Kind, act: &str, target: &str) -> Result<std::sync::Arc<Exit>, LaunchError> {
+async fn run(
+    launcher: &Launcher,
+    kind: Kind,
+    act: &str,
+    target: &str,
+) -> Result<std::sync::Arc<Exit>, LaunchError> {
     let mut arguments = node_arguments(32);
     arguments.extend([launcher.script("probe/main.js"), act.to_owned(), target.to_owned()]);
     let launch = Launch {

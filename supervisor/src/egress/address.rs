@@ -33,7 +33,8 @@ const METADATA: [IpAddr; 2] = [
 
 impl Target {
     pub fn of_url(text: &str) -> Result<Target, TargetError> {
-        let url = Url::parse(text).map_err(|error| TargetError::NotAUrl { url: text.to_owned(), reason: error.to_string() })?;
+        let url = Url::parse(text)
+            .map_err(|error| TargetError::NotAUrl { url: text.to_owned(), reason: error.to_string() })?;
         let not_http = || TargetError::NotHttp { url: text.to_owned() };
         if !matches!(url.scheme(), "http" | "https") {
             return Err(not_http());
@@ -65,10 +66,15 @@ impl Target {
         };
         let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), self.port)).await?.collect();
         let loopback_named = name == "localhost" || name.ends_with(".localhost");
-        let allowed = |address: &SocketAddr| !is_special(address.ip()) && (loopback_named || !address.ip().to_canonical().is_loopback());
+        let allowed = |address: &SocketAddr| {
+            !is_special(address.ip()) && (loopback_named || !address.ip().to_canonical().is_loopback())
+        };
         match found.iter().find(|address| !allowed(address)) {
             // A name that leads to a special address is not half trusted.
-            Some(refused) => Err(io::Error::other(format!("{name} resolves to {}, a special address that is not reached by name", refused.ip()))),
+            Some(refused) => Err(io::Error::other(format!(
+                "{name} resolves to {}, a special address that is not reached by name",
+                refused.ip()
+            ))),
             None => Ok(found),
         }
     }
@@ -102,14 +108,29 @@ mod tests {
             ("unix:/x", None),
         ];
         for (url, expected) in cases {
-            assert_eq!(Target::of_url(url).ok().map(|target| target.file_name()).as_deref(), expected, "{url}");
+            assert_eq!(
+                Target::of_url(url).ok().map(|target| target.file_name()).as_deref(),
+                expected,
+                "{url}"
+            );
         }
-        assert!(matches!(Target::of_url(&format!("http://{}.example", "a".repeat(90))), Err(TargetError::TooLong { .. })));
+        assert!(matches!(
+            Target::of_url(&format!("http://{}.example", "a".repeat(90))),
+            Err(TargetError::TooLong { .. })
+        ));
     }
 
     #[test]
     fn special_addresses_are_known() {
-        for special in ["169.254.169.254", "0.0.0.0", "fe80::1", "::ffff:169.254.1.1", "100.100.100.200", "fd00:ec2::254", "224.0.0.1"] {
+        for special in [
+            "169.254.169.254",
+            "0.0.0.0",
+            "fe80::1",
+            "::ffff:169.254.1.1",
+            "100.100.100.200",
+            "fd00:ec2::254",
+            "224.0.0.1",
+        ] {
             assert!(is_special(special.parse().unwrap()), "{special}");
         }
         for ordinary in ["10.0.0.1", "203.0.113.80", "2001:db8::1"] {

@@ -62,8 +62,16 @@ impl Egress {
             let short = PathBuf::from(format!("/proc/self/fd/{}/socket", opened.as_raw_fd()));
             let listener = listen(&short).map_err(io)?;
             std::fs::rename(&short, folder.join(target.file_name())).map_err(io)?;
-            let forward = Forward { target, connections: Arc::clone(&connections), last_failure: Arc::clone(&last_failure), close: close.clone() };
-            #[expect(clippy::disallowed_methods, reason = "ends with its process, which a shutdown waits for")]
+            let forward = Forward {
+                target,
+                connections: Arc::clone(&connections),
+                last_failure: Arc::clone(&last_failure),
+                close: close.clone(),
+            };
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "ends with its process, which a shutdown waits for"
+            )]
             tokio::spawn(forward.accept(listener));
         }
         Ok(Egress { last_failure, _close: close.drop_guard() })
@@ -79,7 +87,10 @@ impl Egress {
 /// Every jail has its own folder, so who may use a socket file is decided by who sees the folder; the
 /// file itself is open to every user. The listener's own `mode` option is subject to the umask.
 fn listen(path: &Path) -> io::Result<Listener> {
-    let listener = ListenerOptions::new().name(path.to_fs_name::<GenericFilePath>()?).reclaim_name(false).create_tokio()?;
+    let listener = ListenerOptions::new()
+        .name(path.to_fs_name::<GenericFilePath>()?)
+        .reclaim_name(false)
+        .create_tokio()?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
     Ok(listener)
 }
@@ -106,7 +117,10 @@ impl Forward {
                 continue;
             };
             let forward = self.clone();
-            #[expect(clippy::disallowed_methods, reason = "bounded by the semaphore, and ends with its process")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "bounded by the semaphore, and ends with its process"
+            )]
             tokio::spawn(async move {
                 tokio::select! {
                     () = forward.relay(stream) => {}
@@ -119,7 +133,9 @@ impl Forward {
 
     async fn relay(&self, mut inner: Stream) {
         match tokio::time::timeout(limits::EGRESS_CONNECT_TIME_MAX, self.connect()).await {
-            Err(_) => self.fail(format!("no connection within {} s", limits::EGRESS_CONNECT_TIME_MAX.as_secs())),
+            Err(_) => {
+                self.fail(format!("no connection within {} s", limits::EGRESS_CONNECT_TIME_MAX.as_secs()))
+            }
             Ok(Err(error)) => self.fail(error.to_string()),
             Ok(Ok(mut outer)) => {
                 // Either side may end a connection in any way; both then end.
@@ -131,7 +147,10 @@ impl Forward {
     async fn connect(&self) -> io::Result<TcpStream> {
         let mut last = io::Error::other("the name has no address that may be reached");
         for address in self.target.resolve().await? {
-            #[expect(clippy::disallowed_methods, reason = "the one place that opens outbound connections, to a checked address")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the one place that opens outbound connections, to a checked address"
+            )]
             match TcpStream::connect(address).await {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;

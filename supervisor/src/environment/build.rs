@@ -92,7 +92,10 @@ impl Builds {
 
     /// A folder beside the builds, removed unless it is finished.
     pub fn stage(&self) -> io::Result<TempDir> {
-        tempfile::Builder::new().prefix(STAGING_PREFIX).permissions(fs::Permissions::from_mode(0o711)).tempdir_in(&self.folder)
+        tempfile::Builder::new()
+            .prefix(STAGING_PREFIX)
+            .permissions(fs::Permissions::from_mode(0o711))
+            .tempdir_in(&self.folder)
     }
 
     /// Renames a staged build to its digest. When another request made the same build meanwhile, that
@@ -112,7 +115,11 @@ impl Builds {
     /// Removes the builds that no environment and no process uses, and names them.
     pub fn collect(&self) -> Vec<Digest> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let unused: Vec<Digest> = known.iter().filter(|(_, build)| Arc::strong_count(build) == 1).map(|(digest, _)| digest.clone()).collect();
+        let unused: Vec<Digest> = known
+            .iter()
+            .filter(|(_, build)| Arc::strong_count(build) == 1)
+            .map(|(digest, _)| digest.clone())
+            .collect();
         let mut removed = Vec::new();
         for digest in unused {
             let Some(build) = known.remove(&digest) else { continue };
@@ -131,9 +138,13 @@ mod tests {
 
     #[test]
     fn functions_are_exported_under_their_own_prefix() {
-        let mut implementation = Implementation { module: ModuleKind::CommonJs, endowments: vec!["GetA".to_owned()] };
+        let mut implementation =
+            Implementation { module: ModuleKind::CommonJs, endowments: vec!["GetA".to_owned()] };
         let text = exporting("code // end", &implementation);
-        assert!(text.starts_with("code // end\nmodule.exports = { \"endowment:Initialize\": Initialize,"), "{text}");
+        assert!(
+            text.starts_with("code // end\nmodule.exports = { \"endowment:Initialize\": Initialize,"),
+            "{text}"
+        );
         implementation.module = ModuleKind::Module;
         assert!(exporting("code", &implementation).ends_with("GetA as \"endowment:GetA\" };\n"));
     }
@@ -158,7 +169,8 @@ mod tests {
         for name in ["known", "unknown", ".staging-1"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
-        let builds = Builds::open(folder.path().to_owned(), &["known".to_owned(), "lost".to_owned()]).unwrap();
+        let builds =
+            Builds::open(folder.path().to_owned(), &["known".to_owned(), "lost".to_owned()]).unwrap();
         assert!(builds.find(&Digest::stored("known".to_owned())).is_some());
         assert!(builds.find(&Digest::stored("lost".to_owned())).is_none());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::config::{Policy, PolicyName, limits};
 use crate::egress::Target;
+use crate::fields::{FieldError, FieldErrors};
 use crate::ids::EnvironmentName;
 
 /// The body of `POST /api/environments`, and `environment.toml` with the files beside it.
@@ -85,53 +86,55 @@ pub struct Definition {
     pub isolation: Isolation,
 }
 
-/// What is wrong with one field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FieldError {
-    /// A JSON pointer (RFC 6901).
-    pub pointer: String,
-    pub detail: String,
-}
-
-impl FieldError {
-    pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> FieldError {
-        FieldError { pointer: pointer.into(), detail: detail.into() }
-    }
-}
-
 /// A checked definition and the lockfile that came with it.
 pub type Checked = (Definition, Option<String>);
 
 impl WireDefinition {
     pub fn check(self) -> Result<Checked, Vec<FieldError>> {
-        let mut errors = Vec::new();
-        let name = required(&mut errors, "environmentName", self.environment_name)
-            .and_then(|text| kept(&mut errors, "/environmentName", EnvironmentName::try_from(text)));
-        let backends = required(&mut errors, "backendUrls", self.backend_urls);
+        let mut errors = FieldErrors::default();
+        let name = errors
+            .required("environmentName", self.environment_name)
+            .and_then(|text| errors.keep("/environmentName", EnvironmentName::try_from(text)));
+        let backends = errors.required("backendUrls", self.backend_urls);
         check_backends(&mut errors, backends.as_ref());
-        let package_json = required(&mut errors, "packageJson", self.package_json)
-            .and_then(|value| kept(&mut errors, "/packageJson", json_text(value, limits::PACKAGE_JSON_BYTES_MAX)))
-            .filter(|text| kept(&mut errors, "/packageJson", check_package_json(text)).is_some());
+        let package_json = errors
+            .required("packageJson", self.package_json)
+            .and_then(|value| errors.keep("/packageJson", json_text(value, limits::PACKAGE_JSON_BYTES_MAX)))
+            .filter(|text| errors.keep("/packageJson", check_package_json(text)).is_some());
         let package_lock = self
             .package_lock
-            .and_then(|value| kept(&mut errors, "/packageLock", json_text(value, limits::PACKAGE_LOCK_BYTES_MAX)));
-        let code = required(&mut errors, "codeImplementation", self.code_implementation)
-            .filter(|text| kept(&mut errors, "/codeImplementation", check_code(text)).is_some());
-        let policy = self.policy.map_or(Some(PolicyName::default()), |word| kept(&mut errors, "/policy", parse_policy(&word)));
+            .and_then(|value| errors.keep("/packageLock", json_text(value, limits::PACKAGE_LOCK_BYTES_MAX)));
+        let code = errors
+            .required("codeImplementation", self.code_implementation)
+            .filter(|text| errors.keep("/codeImplementation", check_code(text)).is_some());
+        let policy = self
+            .policy
+            .map_or(Some(PolicyName::default()), |word| errors.keep("/policy", parse_policy(&word)));
         let limits = self.limits.unwrap_or_default();
         if let Some(policy) = policy {
             check_limits(&mut errors, &limits, &policy.load());
         }
         match (name, backends, package_json, code, policy) {
-            (Some(environment_name), Some(backend_urls), Some(package_json), Some(code_implementation), Some(policy))
-                if errors.is_empty() =>
-            {
+            (
+                Some(environment_name),
+                Some(backend_urls),
+                Some(package_json),
+                Some(code_implementation),
+                Some(policy),
+            ) if errors.is_empty() => {
                 let isolation = self.isolation.unwrap_or_default();
-                let definition =
-                    Definition { environment_name, backend_urls, package_json, code_implementation, policy, limits, isolation };
+                let definition = Definition {
+                    environment_name,
+                    backend_urls,
+                    package_json,
+                    code_implementation,
+                    policy,
+                    limits,
+                    isolation,
+                };
                 Ok((definition, package_lock))
             }
-            _ => Err(errors),
+            _ => Err(errors.into_list()),
         }
     }
 }
@@ -159,26 +162,15 @@ impl Definition {
     }
 }
 
-fn required<T>(errors: &mut Vec<FieldError>, field: &str, value: Option<T>) -> Option<T> {
-    if value.is_none() {
-        errors.push(FieldError::new(format!("/{field}"), format!("{field} is required")));
-    }
-    value
-}
-
-fn kept<T>(errors: &mut Vec<FieldError>, pointer: &str, result: Result<T, String>) -> Option<T> {
-    result.map_err(|detail| errors.push(FieldError::new(pointer, detail))).ok()
-}
-
-fn check_backends(errors: &mut Vec<FieldError>, backends: Option<&BTreeMap<String, String>>) {
+fn check_backends(errors: &mut FieldErrors, backends: Option<&BTreeMap<String, String>>) {
     let Some(backends) = backends else { return };
     if backends.len() > limits::BACKENDS_MAX {
-        errors.push(FieldError::new("/backendUrls", format!("at most {} backends are possible", limits::BACKENDS_MAX)));
+        errors.refuse("/backendUrls", format!("at most {} backends are possible", limits::BACKENDS_MAX));
     }
     for (name, url) in backends {
         // The pointer escapes `~` and `/` (RFC 6901, section 3).
         let pointer = format!("/backendUrls/{}", name.replace('~', "~0").replace('/', "~1"));
-        kept(errors, &pointer, Target::of_url(url).map_err(|error| error.to_string()));
+        errors.keep(&pointer, Target::of_url(url).map_err(|error| error.to_string()));
     }
 }
 
@@ -202,7 +194,8 @@ fn json_text(value: Value, bytes_max: usize) -> Result<String, String> {
 fn check_package_json(text: &str) -> Result<(), String> {
     let parsed: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     for field in ["dependencies", "optionalDependencies", "peerDependencies"] {
-        let texts = |list: &Value| list.as_object().is_some_and(|entries| entries.values().all(Value::is_string));
+        let texts =
+            |list: &Value| list.as_object().is_some_and(|entries| entries.values().all(Value::is_string));
         if parsed.get(field).is_some_and(|list| !texts(list)) {
             return Err(format!("{field} must be an object of package names and version ranges"));
         }
@@ -222,16 +215,22 @@ fn check_code(text: &str) -> Result<(), String> {
 
 fn parse_policy(word: &str) -> Result<PolicyName, String> {
     let known = PolicyName::ALL.map(PolicyName::as_str).join(", ");
-    PolicyName::ALL.into_iter().find(|policy| policy.as_str() == word).ok_or(format!("must be one of: {known}"))
+    PolicyName::ALL
+        .into_iter()
+        .find(|policy| policy.as_str() == word)
+        .ok_or(format!("must be one of: {known}"))
 }
 
-fn check_limits(errors: &mut Vec<FieldError>, given: &Limits, policy: &Policy) {
+fn check_limits(errors: &mut FieldErrors, given: &Limits, policy: &Policy) {
     let time_max = u64::try_from(policy.time_max.as_millis()).unwrap_or(u64::MAX);
     if given.timeout_ms.is_some_and(|timeout| timeout == 0 || timeout > time_max) {
-        errors.push(FieldError::new("/limits/timeoutMs", format!("must be between 1 and {time_max}, which the policy allows")));
+        errors.refuse(
+            "/limits/timeoutMs",
+            format!("must be between 1 and {time_max}, which the policy allows"),
+        );
     }
     if given.max_api_calls.is_some_and(|calls| calls > limits::API_CALLS_MAX) {
-        errors.push(FieldError::new("/limits/maxApiCalls", format!("must be at most {}", limits::API_CALLS_MAX)));
+        errors.refuse("/limits/maxApiCalls", format!("must be at most {}", limits::API_CALLS_MAX));
     }
 }
 
@@ -254,7 +253,8 @@ mod tests {
     #[test]
     fn package_json_may_be_a_text_or_an_object() {
         assert!(!check(|_| {}).unwrap().0.has_dependencies());
-        let (definition, _) = check(|value| value["packageJson"] = r#"{"dependencies":{"axios":"1"}}"#.into()).unwrap();
+        let (definition, _) =
+            check(|value| value["packageJson"] = r#"{"dependencies":{"axios":"1"}}"#.into()).unwrap();
         assert!(definition.has_dependencies());
     }
 
@@ -269,14 +269,22 @@ mod tests {
             ("packageJson", 5.into(), "/packageJson"),
             ("packageJson", serde_json::json!({ "dependencies": ["a"] }), "/packageJson"),
             ("codeImplementation", " ".into(), "/codeImplementation"),
-            ("codeImplementation", "x".repeat(limits::IMPLEMENTATION_BYTES_MAX + 1).into(), "/codeImplementation"),
+            (
+                "codeImplementation",
+                "x".repeat(limits::IMPLEMENTATION_BYTES_MAX + 1).into(),
+                "/codeImplementation",
+            ),
             ("policy", "loose".into(), "/policy"),
             ("limits", serde_json::json!({ "timeoutMs": 15_001 }), "/limits/timeoutMs"),
             ("limits", serde_json::json!({ "maxApiCalls": 51 }), "/limits/maxApiCalls"),
         ];
         for (field, wrong, pointer) in cases {
             let errors = check(|value| value[field] = wrong.clone()).unwrap_err();
-            assert_eq!(errors.iter().map(|error| error.pointer.as_str()).collect::<Vec<_>>(), [pointer], "{field}");
+            assert_eq!(
+                errors.iter().map(|error| error.pointer.as_str()).collect::<Vec<_>>(),
+                [pointer],
+                "{field}"
+            );
         }
         assert_eq!(WireDefinition::default().check().unwrap_err().len(), 4);
     }

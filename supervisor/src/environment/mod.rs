@@ -19,7 +19,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde::{Deserialize, Serialize};
 
 pub use build::{Build, Builds};
-pub use definition::{Definition, FieldError, GuestIsolation, HostIsolation, Isolation, Limits, WireDefinition};
+pub use definition::{Definition, GuestIsolation, HostIsolation, Isolation, Limits, WireDefinition};
 pub use provision::{Condition, Phase, Progress, ProvisionRefusal, Provisioner, start_host};
 
 use crate::config::Policy;
@@ -97,9 +97,12 @@ impl Environment {
     fn from_row(row: EnvironmentRow, builds: &Builds) -> Result<Environment, RestoreError> {
         let name = row.name.clone();
         let damaged = |reason: String| RestoreError { name: name.clone(), reason };
-        let definition: Definition = serde_json::from_str(&row.definition).map_err(|error| damaged(error.to_string()))?;
+        let definition: Definition =
+            serde_json::from_str(&row.definition).map_err(|error| damaged(error.to_string()))?;
         let endowments = serde_json::from_str(&row.endowments).map_err(|error| damaged(error.to_string()))?;
-        let build = builds.find(&Digest::stored(row.build)).ok_or_else(|| damaged("its build folder is gone".to_owned()))?;
+        let build = builds
+            .find(&Digest::stored(row.build))
+            .ok_or_else(|| damaged("its build folder is gone".to_owned()))?;
         let module = match row.module.as_str() {
             "module" => analyzer::ModuleKind::Module,
             _ => analyzer::ModuleKind::CommonJs,
@@ -158,7 +161,8 @@ impl Catalogue {
 
     /// All of them, by name.
     pub fn list(&self) -> Vec<Arc<Environment>> {
-        let mut all: Vec<_> = self.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let mut all: Vec<_> =
+            self.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
     }

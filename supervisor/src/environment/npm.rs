@@ -61,11 +61,17 @@ pub struct Npm<'a> {
 }
 
 impl<'a> Npm<'a> {
-    pub async fn prepare(launcher: &'a Launcher, operator: &'a Operator, staging: &'a Path) -> Result<Npm<'a>, NpmError> {
-        let mut npm = Npm { launcher, operator, staging, environment: BTreeMap::new(), reachable: Vec::new() };
+    pub async fn prepare(
+        launcher: &'a Launcher,
+        operator: &'a Operator,
+        staging: &'a Path,
+    ) -> Result<Npm<'a>, NpmError> {
+        let mut npm =
+            Npm { launcher, operator, staging, environment: BTreeMap::new(), reachable: Vec::new() };
         npm.copy_configuration()?;
         let printed = npm.run(&["config", "list", "--json"]).await?;
-        let settings: Value = serde_json::from_slice(&printed).map_err(|error| NpmError::Configuration(error.to_string()))?;
+        let settings: Value =
+            serde_json::from_slice(&printed).map_err(|error| NpmError::Configuration(error.to_string()))?;
         npm.reachable = reachable(&settings);
         if let Some(file) = settings.get("cafile").and_then(Value::as_str) {
             npm.copy(Path::new(file), "ca.pem", "npm_config_cafile")?;
@@ -151,7 +157,10 @@ impl<'a> Npm<'a> {
         let launch = Launch {
             kind: Kind::Installer,
             program: Program::Node,
-            arguments: fixed.into_iter().chain(arguments.iter().map(|&argument| argument.to_owned())).collect(),
+            arguments: fixed
+                .into_iter()
+                .chain(arguments.iter().map(|&argument| argument.to_owned()))
+                .collect(),
             environment,
             grants,
             directory: self.launcher.inside(&build, BUILD),
@@ -178,7 +187,9 @@ fn reachable(settings: &Value) -> Vec<String> {
     let Some(settings) = settings.as_object() else { return Vec::new() };
     settings
         .iter()
-        .filter(|(key, _)| matches!(key.as_str(), "registry" | "proxy" | "https-proxy") || key.ends_with(":registry"))
+        .filter(|(key, _)| {
+            matches!(key.as_str(), "registry" | "proxy" | "https-proxy") || key.ends_with(":registry")
+        })
         .filter_map(|(_, value)| value.as_str().map(str::to_owned))
         .collect()
 }
@@ -186,7 +197,10 @@ fn reachable(settings: &Value) -> Vec<String> {
 /// npm's own reason, without its prefix and its hint at a log file that will be gone.
 fn reason(stderr: &str) -> String {
     let lines = stderr.lines().filter_map(|line| line.strip_prefix("npm error"));
-    let kept: Vec<&str> = lines.map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("A complete log") && !line.contains("/_logs/")).collect();
+    let kept: Vec<&str> = lines
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with("A complete log") && !line.contains("/_logs/"))
+        .collect();
     if kept.is_empty() { stderr.trim().to_owned() } else { kept.join("\n") }
 }
 

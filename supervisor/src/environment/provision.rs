@@ -14,10 +14,11 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::build::{exporting, implementation_file};
 use super::npm::{Npm, NpmError};
-use super::{Builds, Catalogue, Definition, Environment, FieldError, WireDefinition};
+use super::{Builds, Catalogue, Definition, Environment, WireDefinition};
 use crate::analysis::{Analysis, AnalysisError};
 use crate::clock::now_ms;
 use crate::config::{Operator, limits};
+use crate::fields::FieldError;
 use crate::ids::{Digest, EnvironmentName};
 use crate::store::{BuildRow, Store, StoreError, Write};
 use crate::worker::{HostError, HostSpec, Launcher, LoadedHost, give_tree};
@@ -120,10 +121,27 @@ pub struct Provisioner {
 type NameLocks = Arc<Mutex<HashMap<EnvironmentName, Weak<tokio::sync::Mutex<()>>>>>;
 
 impl Provisioner {
-    pub fn new(launcher: Launcher, analysis: Analysis, store: Store, operator: Operator, builds: Builds, catalogue: Catalogue) -> io::Result<Provisioner> {
+    pub fn new(
+        launcher: Launcher,
+        analysis: Analysis,
+        store: Store,
+        operator: Operator,
+        builds: Builds,
+        catalogue: Catalogue,
+    ) -> io::Result<Provisioner> {
         let platform = fs::read_to_string(launcher.installation().harness.join("package.json"))?;
         let installs = Arc::new(Semaphore::new(limits::INSTALL_CONCURRENT_MAX));
-        Ok(Provisioner { launcher, analysis, store, operator, builds, catalogue, platform, locks: NameLocks::default(), installs })
+        Ok(Provisioner {
+            launcher,
+            analysis,
+            store,
+            operator,
+            builds,
+            catalogue,
+            platform,
+            locks: NameLocks::default(),
+            installs,
+        })
     }
 
     /// Checks a definition without changing anything.
@@ -132,7 +150,12 @@ impl Provisioner {
         self.analyze(&definition).await
     }
 
-    pub async fn provision(&self, wire: WireDefinition, condition: &Condition, progress: &Progress) -> Result<Provisioned, ProvisionRefusal> {
+    pub async fn provision(
+        &self,
+        wire: WireDefinition,
+        condition: &Condition,
+        progress: &Progress,
+    ) -> Result<Provisioned, ProvisionRefusal> {
         progress.report(Phase::Validate);
         let (definition, package_lock) = wire.check().map_err(ProvisionRefusal::Invalid)?;
         let name = definition.environment_name.clone();
@@ -155,17 +178,26 @@ impl Provisioner {
             build,
         });
         let host = start_host(&self.launcher, &environment).await.map_err(ProvisionRefusal::Load)?;
-        let build_row = BuildRow { digest: environment.build.digest().to_string(), packages: environment.build.packages, created_at: now };
+        let build_row = BuildRow {
+            digest: environment.build.digest().to_string(),
+            packages: environment.build.packages,
+            created_at: now,
+        };
         self.store.commit(Write::Environment(Box::new((environment.row()?, build_row)))).await?;
         let replaced = self.catalogue.insert(Arc::clone(&environment));
         progress.report(Phase::Ready);
         Ok(Provisioned { environment, host, replaced })
     }
 
-    pub async fn remove(&self, name: &EnvironmentName, condition: &Condition) -> Result<Arc<Environment>, ProvisionRefusal> {
+    pub async fn remove(
+        &self,
+        name: &EnvironmentName,
+        condition: &Condition,
+    ) -> Result<Arc<Environment>, ProvisionRefusal> {
         let lock = self.lock_for(name);
         let _held = lock.lock().await;
-        let existing = self.demand(name, condition)?.ok_or_else(|| ProvisionRefusal::Unknown(name.clone()))?;
+        let existing =
+            self.demand(name, condition)?.ok_or_else(|| ProvisionRefusal::Unknown(name.clone()))?;
         self.store.commit(Write::RemoveEnvironment(name.to_string())).await?;
         self.catalogue.remove(name);
         Ok(existing)
@@ -182,12 +214,20 @@ impl Provisioner {
         }
     }
 
-    fn demand(&self, name: &EnvironmentName, condition: &Condition) -> Result<Option<Arc<Environment>>, ProvisionRefusal> {
+    fn demand(
+        &self,
+        name: &EnvironmentName,
+        condition: &Condition,
+    ) -> Result<Option<Arc<Environment>>, ProvisionRefusal> {
         let existing = self.catalogue.get(name);
         match (condition, &existing) {
             (Condition::Absent, Some(_)) => Err(ProvisionRefusal::NameTaken(name.clone())),
-            (Condition::Present | Condition::Unchanged(_), None) => Err(ProvisionRefusal::Unknown(name.clone())),
-            (Condition::Unchanged(etag), Some(current)) if *etag != current.etag => Err(ProvisionRefusal::Changed(name.clone())),
+            (Condition::Present | Condition::Unchanged(_), None) => {
+                Err(ProvisionRefusal::Unknown(name.clone()))
+            }
+            (Condition::Unchanged(etag), Some(current)) if *etag != current.etag => {
+                Err(ProvisionRefusal::Changed(name.clone()))
+            }
             (_, None) if self.catalogue.count() >= limits::ENVIRONMENTS_MAX => Err(ProvisionRefusal::TooMany),
             _ => Ok(existing),
         }

@@ -95,12 +95,17 @@ async fn settle(
         Stop::Timeout => {
             drop(guest);
             let message = format!("the program did not end within {} ms", request.time_max().as_millis());
-            let hint = Some("Do less in one program, or make independent calls at the same time with Promise.all.");
+            let hint =
+                Some("Do less in one program, or make independent calls at the same time with Promise.all.");
             (End::failed(Status::Timeout, "TimeoutError", message, hint), gone, host_left(host))
         }
         Stop::Cancelled => {
             drop(guest);
-            (End::failed(Status::Cancelled, "CancelledError", "the caller went away".to_owned(), None), gone, host_left(host))
+            (
+                End::failed(Status::Cancelled, "CancelledError", "the caller went away".to_owned(), None),
+                gone,
+                host_left(host),
+            )
         }
         Stop::GuestLost(error) => (guest_lost(guest, error, request, usage).await, gone, host_left(host)),
         Stop::HostLost(FrameError::Closed) => {
@@ -108,11 +113,18 @@ async fn settle(
             tracing::warn!(environment = %request.environment().name(), reason, "a host was lost");
             (End::worker_lost(format!("the environment's process {reason}")), gone, None)
         }
-        Stop::HostLost(error) => (End::worker_lost(format!("the environment's process failed: {error}")), gone, None),
+        Stop::HostLost(error) => {
+            (End::worker_lost(format!("the environment's process failed: {error}")), gone, None)
+        }
     }
 }
 
-async fn guest_lost(guest: Guest, error: FrameError, request: &ExecutionRequest, usage: &mut GroupUsage) -> End {
+async fn guest_lost(
+    guest: Guest,
+    error: FrameError,
+    request: &ExecutionRequest,
+    usage: &mut GroupUsage,
+) -> End {
     let Guest { mut process, .. } = guest;
     if !matches!(error, FrameError::Closed) {
         tracing::warn!(process = process.name(), %error, "a guest was ended");
@@ -125,7 +137,12 @@ async fn guest_lost(guest: Guest, error: FrameError, request: &ExecutionRequest,
     if exit.out_of_memory {
         let megabytes = request.environment().policy.memory_bytes_max / (1024 * 1024);
         let message = format!("the program used more than {megabytes} MB of memory");
-        return End::failed(Status::OutOfMemory, "OutOfMemoryError", message, Some("Hold less data at the same time."));
+        return End::failed(
+            Status::OutOfMemory,
+            "OutOfMemoryError",
+            message,
+            Some("Hold less data at the same time."),
+        );
     }
     tracing::warn!(process = process.name(), end = exit.describe(), "a guest was lost");
     End::worker_lost("the program's process ended unexpectedly".to_owned())
@@ -141,7 +158,12 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn until_end(&mut self, id: &ExecutionId, program: analyzer::Program, cancel: &CancellationToken) -> Stop {
+    async fn until_end(
+        &mut self,
+        id: &ExecutionId,
+        program: analyzer::Program,
+        cancel: &CancellationToken,
+    ) -> Stop {
         let execute = self.execute_message(id, program);
         if let Err(stop) = self.tell_guest(&execute).await {
             return stop;
@@ -149,11 +171,11 @@ impl Run<'_> {
         loop {
             let step = tokio::select! {
                 message = self.guest.connection.receive() => match message {
-                    Ok(message) => self.from_guest(message).await,
+                    Ok(message) => self.on_guest(message).await,
                     Err(error) => Err(Stop::GuestLost(error)),
                 },
                 message = self.host.receive() => match message {
-                    Ok(message) => self.from_host(message).await,
+                    Ok(message) => self.on_host(message).await,
                     Err(error) => Err(Stop::HostLost(error)),
                 },
                 () = tokio::time::sleep_until(self.deadline) => Err(Stop::Timeout),
@@ -184,11 +206,13 @@ impl Run<'_> {
         }
     }
 
-    async fn from_guest(&mut self, message: FromGuest) -> Result<(), Stop> {
+    async fn on_guest(&mut self, message: FromGuest) -> Result<(), Stop> {
         match message {
             FromGuest::Log { level, text } => self.log(level, text),
             FromGuest::Call { call_id, name, params } => self.call(call_id, name, params).await,
-            FromGuest::Completed { value } if value.get().len() <= limits::RESULT_BYTES_MAX => Err(Stop::Ended(End::Completed(value))),
+            FromGuest::Completed { value } if value.get().len() <= limits::RESULT_BYTES_MAX => {
+                Err(Stop::Ended(End::Completed(value)))
+            }
             FromGuest::Completed { .. } => Err(lied("a result over the limit")),
             FromGuest::Threw { error } => Err(Stop::Ended(End::Failed { status: Status::Error, error })),
             FromGuest::Ready {} | FromGuest::Idle {} => Err(lied("a message out of turn")),
@@ -215,7 +239,10 @@ impl Run<'_> {
         } else if self.ledger.forwarded() >= calls_max {
             Some(("api_call_limit", format!("more than {calls_max} API calls in one execution")))
         } else if params.get().len() > limits::PARAMS_BYTES_MAX {
-            Some(("params_too_large", format!("the parameters of {name} are larger than {} bytes", limits::PARAMS_BYTES_MAX)))
+            Some((
+                "params_too_large",
+                format!("the parameters of {name} are larger than {} bytes", limits::PARAMS_BYTES_MAX),
+            ))
         } else {
             None
         };
@@ -225,18 +252,24 @@ impl Run<'_> {
                 return Err(lied("a flood of refused calls"));
             }
             self.ledger.refuse(call_id, bounded(name), Instant::now());
-            return self.tell_guest(&ToGuest::Throw { call_id, error: error_details("RangeError", code, message, None) }).await;
+            return self
+                .tell_guest(&ToGuest::Throw {
+                    call_id,
+                    error: error_details("RangeError", code, message, None),
+                })
+                .await;
         }
         self.ledger.begin(call_id, name.clone(), Instant::now());
         self.tell_host(&ToHost::Call { call_id, name, params }).await
     }
 
-    async fn from_host(&mut self, message: FromHost) -> Result<(), Stop> {
+    async fn on_host(&mut self, message: FromHost) -> Result<(), Stop> {
         match message {
             FromHost::Returned { call_id, value } => {
                 self.answered(call_id, EffectState::Returned)?;
                 if value.get().len() > limits::RESULT_BYTES_MAX {
-                    let message = format!("the function returned more than {} bytes", limits::RESULT_BYTES_MAX);
+                    let message =
+                        format!("the function returned more than {} bytes", limits::RESULT_BYTES_MAX);
                     let error = error_details("RangeError", "api_result_too_large", message, None);
                     return self.tell_guest(&ToGuest::Throw { call_id, error }).await;
                 }

@@ -66,7 +66,10 @@ impl Ledger {
 
     /// Notes an answer; false when no such call is open.
     pub fn end(&mut self, call_id: u32, state: EffectState, now: Instant) -> bool {
-        let open = self.entries.iter_mut().find(|entry| entry.call_id == call_id && entry.effect.state == EffectState::Pending);
+        let open = self
+            .entries
+            .iter_mut()
+            .find(|entry| entry.call_id == call_id && entry.effect.state == EffectState::Pending);
         let Some(entry) = open else { return false };
         entry.effect.state = state;
         entry.effect.duration_ms = milliseconds(now.duration_since(entry.started));
@@ -75,7 +78,11 @@ impl Ledger {
 
     /// The calls that are still open.
     pub fn open_calls(&self) -> Vec<u32> {
-        self.entries.iter().filter(|entry| entry.effect.state == EffectState::Pending).map(|entry| entry.call_id).collect()
+        self.entries
+            .iter()
+            .filter(|entry| entry.effect.state == EffectState::Pending)
+            .map(|entry| entry.call_id)
+            .collect()
     }
 
     pub fn into_effects(self) -> Vec<Effect> {
@@ -84,7 +91,11 @@ impl Ledger {
 
     fn enter(&mut self, call_id: u32, name: String, state: EffectState, now: Instant) {
         let seq = u32::try_from(self.entries.len()).unwrap_or(u32::MAX).saturating_add(1);
-        self.entries.push(Entry { call_id, started: now, effect: Effect { seq, name, state, duration_ms: 0.0 } });
+        self.entries.push(Entry {
+            call_id,
+            started: now,
+            effect: Effect { seq, name, state, duration_ms: 0.0 },
+        });
     }
 }
 
@@ -103,7 +114,8 @@ mod tests {
         assert!(!ledger.end(8, EffectState::Returned, now));
         assert!(ledger.end(7, EffectState::Returned, now));
         assert!(!ledger.end(7, EffectState::Threw, now));
-        let states: Vec<_> = ledger.into_effects().into_iter().map(|effect| (effect.seq, effect.state)).collect();
+        let states: Vec<_> =
+            ledger.into_effects().into_iter().map(|effect| (effect.seq, effect.state)).collect();
         assert_eq!(states, [(1, EffectState::Returned), (2, EffectState::Refused)]);
     }
 }

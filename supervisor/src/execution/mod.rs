@@ -63,7 +63,11 @@ pub struct Executor {
 
 impl Executor {
     /// Runs a program. `cancel` ends it; the record is written all the same.
-    pub async fn execute(&self, request: ExecutionRequest, cancel: CancellationToken) -> Result<Recorded, ExecutionRefusal> {
+    pub async fn execute(
+        &self,
+        request: ExecutionRequest,
+        cancel: CancellationToken,
+    ) -> Result<Recorded, ExecutionRefusal> {
         if self.tasks.is_shutting_down() {
             return Err(ExecutionRefusal::ShuttingDown);
         }
@@ -113,7 +117,8 @@ impl Executor {
         started_at: i64,
         started: Instant,
     ) -> Result<Recorded, ExecutionRefusal> {
-        let recorded = Recorded::commit(&self.audit, id, request, outcome, started_at, started.elapsed()).await;
+        let recorded =
+            Recorded::commit(&self.audit, id, request, outcome, started_at, started.elapsed()).await;
         recorded.map_err(ExecutionRefusal::Audit)
     }
 }
@@ -159,7 +164,9 @@ impl HostLeft {
         let answers = async {
             while !self.open_calls.is_empty() {
                 let answered = match self.host.receive().await {
-                    Ok(FromHost::Returned { call_id, .. } | FromHost::Threw { call_id: Some(call_id), .. }) => call_id,
+                    Ok(
+                        FromHost::Returned { call_id, .. } | FromHost::Threw { call_id: Some(call_id), .. },
+                    ) => call_id,
                     _ => return false,
                 };
                 let before = self.open_calls.len();

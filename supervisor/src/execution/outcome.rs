@@ -55,7 +55,12 @@ impl End {
     }
 
     pub fn worker_lost(message: String) -> End {
-        End::failed(Status::WorkerLost, "WorkerLost", message, Some("Run the program again; a new process is used."))
+        End::failed(
+            Status::WorkerLost,
+            "WorkerLost",
+            message,
+            Some("Run the program again; a new process is used."),
+        )
     }
 }
 
@@ -80,7 +85,8 @@ impl Outcome {
 
 /// The outcome of a program whose environment could not be initialized, and which did not run.
 pub fn initialize_failed(error: &HostError) -> Outcome {
-    let hint = Some("The contributor of the environment has to look at its Initialize function and its backends.");
+    let hint =
+        Some("The contributor of the environment has to look at its Initialize function and its backends.");
     let details = error_details("InitializeError", "initialize_failed", error.to_string(), hint);
     Outcome {
         end: End::Failed { status: Status::Error, error: details },

@@ -100,7 +100,9 @@ impl Recorded {
         let environment = request.environment();
         let mut warnings = request.warnings().to_vec();
         if environment.definition.isolation.guest == GuestIsolation::Environment {
-            warnings.push("agents share guest processes in this environment: SES alone keeps them apart".to_owned());
+            warnings.push(
+                "agents share guest processes in this environment: SES alone keeps them apart".to_owned(),
+            );
         }
         let (result, error_details) = match outcome.end {
             End::Completed(value) => (Some(value), None),

@@ -8,7 +8,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::config::limits;
-use crate::environment::{Catalogue, Environment, FieldError};
+use crate::environment::{Catalogue, Environment};
+use crate::fields::{FieldError, FieldErrors};
 use crate::ids::{AgentId, EnvironmentName};
 
 /// The body as written.
@@ -52,38 +53,34 @@ pub struct ExecutionRequest {
 
 impl ExecutionRequest {
     pub fn check(wire: WireExecution, catalogue: &Catalogue) -> Result<ExecutionRequest, RequestRefusal> {
-        let mut errors = Vec::new();
-        let mut refuse = |pointer: &str, detail: String| errors.push(FieldError::new(pointer, detail));
-        let name = match wire.environment_name.map(EnvironmentName::try_from) {
-            Some(Ok(name)) => Some(name),
-            Some(Err(detail)) => refuse("/environmentName", detail).into_none(),
-            None => refuse("/environmentName", "environmentName is required".to_owned()).into_none(),
-        };
-        let agent = match wire.user_agent_id.map(AgentId::try_from) {
-            Some(Ok(agent)) => Some(agent),
-            Some(Err(detail)) => refuse("/userAgentId", detail).into_none(),
-            None => refuse("/userAgentId", "userAgentId is required".to_owned()).into_none(),
-        };
+        let mut errors = FieldErrors::default();
+        let name = errors
+            .required("environmentName", wire.environment_name)
+            .and_then(|text| errors.keep("/environmentName", EnvironmentName::try_from(text)));
+        let agent = errors
+            .required("userAgentId", wire.user_agent_id)
+            .and_then(|text| errors.keep("/userAgentId", AgentId::try_from(text)));
         if wire.code.as_ref().is_none_or(|code| code.trim().is_empty()) {
-            refuse("/code", "code is required and must not be empty".to_owned());
+            errors.refuse("/code", "code is required and must not be empty");
         }
-        let timeout = match &wire.timeout {
-            None | Some(Value::Null) => None,
-            Some(value) => match value.as_u64().filter(|timeout| *timeout > 0) {
-                Some(timeout) => Some(Duration::from_millis(timeout)),
-                None => refuse("/timeout", "timeout must be a positive whole number of milliseconds".to_owned()).into_none(),
-            },
-        };
+        let timeout = wire.timeout.filter(|value| !value.is_null());
+        let timeout = timeout.and_then(|value| errors.keep("/timeout", parse_timeout(&value)));
         let input = wire.input.unwrap_or_else(|| RawValue::NULL.to_owned());
         if input.get().len() > limits::INPUT_BYTES_MAX {
-            refuse("/input", format!("input is larger than {} bytes", limits::INPUT_BYTES_MAX));
+            errors.refuse("/input", format!("input is larger than {} bytes", limits::INPUT_BYTES_MAX));
         }
         let metadata = wire.metadata.filter(|value| !value.is_null());
-        if metadata.as_ref().is_some_and(|value| !value.is_object() || value.to_string().len() > limits::METADATA_BYTES_MAX) {
-            refuse("/metadata", format!("metadata must be an object of at most {} bytes", limits::METADATA_BYTES_MAX));
+        if metadata
+            .as_ref()
+            .is_some_and(|value| !value.is_object() || value.to_string().len() > limits::METADATA_BYTES_MAX)
+        {
+            errors.refuse(
+                "/metadata",
+                format!("metadata must be an object of at most {} bytes", limits::METADATA_BYTES_MAX),
+            );
         }
         let (Some(name), Some(agent), Some(code), true) = (name, agent, wire.code, errors.is_empty()) else {
-            return Err(RequestRefusal::Invalid(errors));
+            return Err(RequestRefusal::Invalid(errors.into_list()));
         };
         if code.len() > limits::CODE_BYTES_MAX {
             return Err(RequestRefusal::CodeTooLarge);
@@ -123,21 +120,18 @@ impl ExecutionRequest {
     }
 }
 
-/// `None` of any kind, after a refusal was noted.
-trait IntoNone {
-    fn into_none<T>(self) -> Option<T>;
-}
-
-impl IntoNone for () {
-    fn into_none<T>(self) -> Option<T> {
-        None
-    }
+fn parse_timeout(value: &Value) -> Result<Duration, String> {
+    let milliseconds = value.as_u64().filter(|timeout| *timeout > 0);
+    milliseconds
+        .map(Duration::from_millis)
+        .ok_or_else(|| "timeout must be a positive whole number of milliseconds".to_owned())
 }
 
 fn allowed_time(wanted: Option<Duration>, allowed: Duration) -> (Duration, Vec<String>) {
     match wanted {
         Some(wanted) if wanted > allowed => {
-            let warning = format!("timeout was lowered to {} ms, which the environment allows", allowed.as_millis());
+            let warning =
+                format!("timeout was lowered to {} ms, which the environment allows", allowed.as_millis());
             (allowed, vec![warning])
         }
         wanted => (wanted.unwrap_or(allowed), Vec::new()),

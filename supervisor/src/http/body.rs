@@ -15,12 +15,14 @@ const TIME_MAX: Duration = Duration::from_secs(30);
 
 pub async fn read_json<T: DeserializeOwned>(request: Request, bytes_max: usize) -> Result<T, Problem> {
     let (head, body) = request.into_parts();
-    let kind = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind =
+        head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
         return Err(Problem::unsupported_media_type());
     }
-    let bytes = tokio::time::timeout(TIME_MAX, read(body, bytes_max)).await.map_err(|_| Problem::slow_body())??;
+    let bytes =
+        tokio::time::timeout(TIME_MAX, read(body, bytes_max)).await.map_err(|_| Problem::slow_body())??;
     serde_json::from_slice(&bytes).map_err(|error| Problem::invalid_json(&error))
 }
 

@@ -16,7 +16,10 @@ use super::json;
 use super::problem::Problem;
 use crate::config::limits;
 use crate::daemon::Daemon;
-use crate::environment::{Condition, Environment, EnvironmentView, FieldError, Phase, Progress, ProvisionRefusal, WireDefinition};
+use crate::environment::{
+    Condition, Environment, EnvironmentView, Phase, Progress, ProvisionRefusal, WireDefinition,
+};
+use crate::fields::FieldError;
 use crate::ids::EnvironmentName;
 
 /// A line of a provisioning that is followed (`Accept: application/x-ndjson`).
@@ -59,11 +62,16 @@ pub async fn list(State(daemon): State<Daemon>) -> Response {
         build: environment.build.digest().to_string(),
         updated_at: environment.updated_at,
     };
-    let environments: Vec<EnvironmentSummary> = daemon.provisioner.catalogue.list().iter().map(summary).collect();
+    let environments: Vec<EnvironmentSummary> =
+        daemon.provisioner.catalogue.list().iter().map(summary).collect();
     json(StatusCode::OK, &serde_json::json!({ "environments": environments }))
 }
 
-pub async fn show(State(daemon): State<Daemon>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+pub async fn show(
+    State(daemon): State<Daemon>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let name = parse_name(name)?;
     let environment = daemon.provisioner.catalogue.get(&name).ok_or(ProvisionRefusal::Unknown(name))?;
     let current = format!("\"{}\"", environment.etag);
@@ -73,7 +81,11 @@ pub async fn show(State(daemon): State<Daemon>, Path(name): Path<String>, header
     Ok(with_etag(StatusCode::OK, &environment))
 }
 
-pub async fn create(State(daemon): State<Daemon>, query: Query<Options>, request: Request) -> Result<Response, Problem> {
+pub async fn create(
+    State(daemon): State<Daemon>,
+    query: Query<Options>,
+    request: Request,
+) -> Result<Response, Problem> {
     let followed = wants_events(request.headers());
     let wire: WireDefinition = read_json(request, limits::ENVIRONMENT_BODY_BYTES_MAX).await?;
     if query.dry_run {
@@ -93,7 +105,10 @@ pub async fn replace(
     let mut wire: WireDefinition = read_json(request, limits::ENVIRONMENT_BODY_BYTES_MAX).await?;
     match &wire.environment_name {
         Some(inside) if *inside != name => {
-            let error = FieldError::new("/environmentName", format!("environmentName must be {name}, as in the path"));
+            let error = FieldError::new(
+                "/environmentName",
+                format!("environmentName must be {name}, as in the path"),
+            );
             return Err(ProvisionRefusal::Invalid(vec![error]).into());
         }
         _ => wire.environment_name = Some(name),
@@ -104,7 +119,11 @@ pub async fn replace(
     provision(daemon, wire, condition, followed).await
 }
 
-pub async fn remove(State(daemon): State<Daemon>, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+pub async fn remove(
+    State(daemon): State<Daemon>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     daemon.remove(&parse_name(name)?, &condition(&headers)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -115,7 +134,12 @@ async fn dry_run(daemon: &Daemon, wire: WireDefinition) -> Result<Response, Prob
 }
 
 /// Provisions in a task of its own, so that a client that goes away leaves nothing half done.
-async fn provision(daemon: Daemon, wire: WireDefinition, condition: Condition, followed: bool) -> Result<Response, Problem> {
+async fn provision(
+    daemon: Daemon,
+    wire: WireDefinition,
+    condition: Condition,
+    followed: bool,
+) -> Result<Response, Problem> {
     let status = if condition == Condition::Absent { StatusCode::CREATED } else { StatusCode::OK };
     let (phases, mut reported) = mpsc::channel(EVENTS_MAX);
     let (reply, answer) = tokio::sync::oneshot::channel();

@@ -16,7 +16,8 @@ use crate::execution::{ExecutionRefusal, ExecutionRequest, WireExecution};
 /// written all the same.
 pub async fn execute(State(daemon): State<Daemon>, request: Request) -> Result<Response, Problem> {
     let wire: WireExecution = read_json(request, limits::EXECUTE_BODY_BYTES_MAX).await?;
-    let checked = ExecutionRequest::check(wire, &daemon.provisioner.catalogue).map_err(ExecutionRefusal::from)?;
+    let checked =
+        ExecutionRequest::check(wire, &daemon.provisioner.catalogue).map_err(ExecutionRefusal::from)?;
     let cancel = CancellationToken::new();
     let _cancel_when_dropped = cancel.clone().drop_guard();
     let (reply, answer) = tokio::sync::oneshot::channel();

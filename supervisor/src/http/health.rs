@@ -20,7 +20,10 @@ pub async fn live() -> Response {
 }
 
 /// With `?verbose`, the layers that hold jailed processes.
-pub async fn ready(State(daemon): State<Daemon>, Query(query): Query<ReadyQuery>) -> Result<Response, Problem> {
+pub async fn ready(
+    State(daemon): State<Daemon>,
+    Query(query): Query<ReadyQuery>,
+) -> Result<Response, Problem> {
     if daemon.tasks.is_shutting_down() {
         return Err(Problem::not_ready("the supervisor is shutting down"));
     }
@@ -31,11 +34,16 @@ pub async fn ready(State(daemon): State<Daemon>, Query(query): Query<ReadyQuery>
         .launcher
         .layers()
         .states()
-        .map(|(layer, state)| (layer.to_string(), if *state == LayerState::Enforced { "enforced" } else { "missing" }.into()))
+        .map(|(layer, state)| {
+            (layer.to_string(), if *state == LayerState::Enforced { "enforced" } else { "missing" }.into())
+        })
         .collect();
     let accepted: Vec<String> = daemon.accepted_missing.iter().map(ToString::to_string).collect();
     let environments = daemon.provisioner.catalogue.count();
-    Ok(json(StatusCode::OK, &serde_json::json!({ "status": "ready", "layers": layers, "allowMissing": accepted, "environments": environments })))
+    Ok(json(
+        StatusCode::OK,
+        &serde_json::json!({ "status": "ready", "layers": layers, "allowMissing": accepted, "environments": environments }),
+    ))
 }
 
 pub async fn version() -> Response {

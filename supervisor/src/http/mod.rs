@@ -26,7 +26,10 @@ use crate::daemon::Daemon;
 pub fn router(daemon: Daemon) -> Router {
     Router::new()
         .route("/api/environments", get(environments::list).post(environments::create))
-        .route("/api/environments/{name}", get(environments::show).put(environments::replace).delete(environments::remove))
+        .route(
+            "/api/environments/{name}",
+            get(environments::show).put(environments::replace).delete(environments::remove),
+        )
         .route("/api/execute", post(execute::execute))
         .route("/api/version", get(health::version))
         .route("/livez", get(health::live))
@@ -57,7 +60,8 @@ fn is_local(headers: &HeaderMap) -> bool {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    name.eq_ignore_ascii_case("localhost") || name.trim_matches(['[', ']']).parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+    name.eq_ignore_ascii_case("localhost")
+        || name.trim_matches(['[', ']']).parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
 /// A JSON body with a status.

@@ -6,8 +6,9 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::AnalysisError;
-use crate::environment::{FieldError, ProvisionRefusal};
+use crate::environment::ProvisionRefusal;
 use crate::execution::{ExecutionRefusal, RequestRefusal};
+use crate::fields::FieldError;
 use crate::worker::HostError;
 
 /// A problem document. `code` is stable and for programs, `error` is for people; `errorType` is the
@@ -53,7 +54,12 @@ impl Problem {
     }
 
     pub fn method_not_allowed() -> Problem {
-        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "InvalidRequest", "this path does not take this method")
+        Problem::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "InvalidRequest",
+            "this path does not take this method",
+        )
     }
 
     pub fn wrong_host() -> Problem {
@@ -67,11 +73,21 @@ impl Problem {
     }
 
     pub fn slow_body() -> Problem {
-        Problem::new(StatusCode::REQUEST_TIMEOUT, "slow_request", "InvalidRequest", "the body was not sent in time")
+        Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "slow_request",
+            "InvalidRequest",
+            "the body was not sent in time",
+        )
     }
 
     pub fn broken_body(reason: &str) -> Problem {
-        Problem::new(StatusCode::BAD_REQUEST, "broken_request", "InvalidRequest", format!("the body cannot be read: {reason}"))
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "broken_request",
+            "InvalidRequest",
+            format!("the body cannot be read: {reason}"),
+        )
     }
 
     pub fn body_too_large(bytes_max: usize) -> Problem {
@@ -81,7 +97,12 @@ impl Problem {
 
     pub fn invalid_json(error: &serde_json::Error) -> Problem {
         let code = if error.is_data() { "invalid_request" } else { "invalid_json" };
-        Problem::new(StatusCode::BAD_REQUEST, code, "InvalidRequest", format!("the body is not valid: {error}"))
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            code,
+            "InvalidRequest",
+            format!("the body is not valid: {error}"),
+        )
     }
 
     pub fn invalid_header(detail: &str) -> Problem {
@@ -101,11 +122,15 @@ impl Problem {
 
     fn invalid(errors: Vec<FieldError>) -> Problem {
         let detail = errors.iter().map(|error| error.detail.as_str()).collect::<Vec<_>>().join("; ");
-        Problem { errors, ..Problem::new(StatusCode::BAD_REQUEST, "invalid_request", "InvalidRequest", detail) }
+        Problem {
+            errors,
+            ..Problem::new(StatusCode::BAD_REQUEST, "invalid_request", "InvalidRequest", detail)
+        }
     }
 
     fn violations(code: &str, error_type: &str, violations: Vec<Violation>) -> Problem {
-        let lines = violations.iter().map(|violation| format!("line {}: {}", violation.line, violation.message));
+        let lines =
+            violations.iter().map(|violation| format!("line {}: {}", violation.line, violation.message));
         let detail = lines.collect::<Vec<_>>().join("; ");
         Problem { violations, ..Problem::new(StatusCode::BAD_REQUEST, code, error_type, detail) }
     }
@@ -115,7 +140,8 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self).unwrap_or_default();
-        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        let mut response =
+            (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
@@ -139,8 +165,15 @@ impl From<ExecutionRefusal> for Problem {
                 retry_after: Some(overloaded.retry_after_seconds),
                 ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Overloaded", message)
             },
-            ExecutionRefusal::Start(error) => Problem { detail: message.clone(), error: message, ..Problem::internal(&error) },
-            ExecutionRefusal::Audit(error) => Problem { detail: message.clone(), error: message, code: "audit_failed".to_owned(), ..Problem::internal(&error) },
+            ExecutionRefusal::Start(error) => {
+                Problem { detail: message.clone(), error: message, ..Problem::internal(&error) }
+            }
+            ExecutionRefusal::Audit(error) => Problem {
+                detail: message.clone(),
+                error: message,
+                code: "audit_failed".to_owned(),
+                ..Problem::internal(&error)
+            },
             ExecutionRefusal::ShuttingDown => Problem::not_ready(&message),
         }
     }
@@ -151,19 +184,31 @@ impl From<ProvisionRefusal> for Problem {
         let message = refusal.to_string();
         match refusal {
             ProvisionRefusal::Invalid(errors) => Problem::invalid(errors),
-            ProvisionRefusal::Implementation(violations) => Problem::violations("invalid_implementation", "ValidationError", violations),
-            ProvisionRefusal::NameTaken(_) => Problem::new(StatusCode::CONFLICT, "environment_exists", "EnvironmentExists", message),
+            ProvisionRefusal::Implementation(violations) => {
+                Problem::violations("invalid_implementation", "ValidationError", violations)
+            }
+            ProvisionRefusal::NameTaken(_) => {
+                Problem::new(StatusCode::CONFLICT, "environment_exists", "EnvironmentExists", message)
+            }
             ProvisionRefusal::Unknown(_) => {
                 Problem::new(StatusCode::NOT_FOUND, "environment_not_found", "EnvironmentNotFound", message)
             }
-            ProvisionRefusal::Changed(_) => Problem::new(StatusCode::PRECONDITION_FAILED, "environment_changed", "Conflict", message),
-            ProvisionRefusal::TooMany => Problem::new(StatusCode::INSUFFICIENT_STORAGE, "too_many_environments", "Overloaded", message),
-            ProvisionRefusal::Install(_) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "install_failed", "InstallError", message),
-            ProvisionRefusal::Load(HostError::Threw { .. } | HostError::Slow { .. } | HostError::Ended { .. }) => {
-                Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "load_failed", "LoadError", message)
+            ProvisionRefusal::Changed(_) => {
+                Problem::new(StatusCode::PRECONDITION_FAILED, "environment_changed", "Conflict", message)
             }
+            ProvisionRefusal::TooMany => {
+                Problem::new(StatusCode::INSUFFICIENT_STORAGE, "too_many_environments", "Overloaded", message)
+            }
+            ProvisionRefusal::Install(_) => {
+                Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "install_failed", "InstallError", message)
+            }
+            ProvisionRefusal::Load(
+                HostError::Threw { .. } | HostError::Slow { .. } | HostError::Ended { .. },
+            ) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "load_failed", "LoadError", message),
             ProvisionRefusal::Load(error) => Problem::internal(&error),
-            ProvisionRefusal::Analysis(error) => of_analysis(error, "invalid_implementation", "ValidationError"),
+            ProvisionRefusal::Analysis(error) => {
+                of_analysis(error, "invalid_implementation", "ValidationError")
+            }
             ProvisionRefusal::Io(error) => Problem::internal(&error),
             ProvisionRefusal::Store(error) => Problem::internal(&error),
             ProvisionRefusal::Json(error) => Problem::internal(&error),
@@ -174,9 +219,12 @@ impl From<ProvisionRefusal> for Problem {
 fn of_analysis(error: AnalysisError, code: &str, error_type: &str) -> Problem {
     match error {
         AnalysisError::Refused(violations) => Problem::violations(code, error_type, violations),
-        AnalysisError::TooComplex => {
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "code_too_complex", error_type, AnalysisError::TooComplex.to_string())
-        }
+        AnalysisError::TooComplex => Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "code_too_complex",
+            error_type,
+            AnalysisError::TooComplex.to_string(),
+        ),
         AnalysisError::Launch(error) => Problem::internal(&error),
         AnalysisError::OutOfTurn => Problem::internal(&AnalysisError::OutOfTurn),
     }

@@ -225,7 +225,9 @@ impl Pool {
             *starting = starting.saturating_sub(1);
         }
         match started {
-            Ok(guest) if !state.closed => state.spare_guests.entry(policy.memory_bytes_max).or_default().push(guest),
+            Ok(guest) if !state.closed => {
+                state.spare_guests.entry(policy.memory_bytes_max).or_default().push(guest)
+            }
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "a spare guest could not be started"),
         }
@@ -238,7 +240,11 @@ impl Pool {
         let policy = &environment.policy;
         let found = {
             let mut state = self.state();
-            let kept = if isolation == GuestIsolation::Execution { None } else { state.guests.take(&binding, |guest| !guest.process.has_ended()) };
+            let kept = if isolation == GuestIsolation::Execution {
+                None
+            } else {
+                state.guests.take(&binding, |guest| !guest.process.has_ended())
+            };
             kept.or_else(|| {
                 let spares = state.spare_guests.get_mut(&policy.memory_bytes_max)?;
                 spares.retain(|guest| !guest.process.has_ended());

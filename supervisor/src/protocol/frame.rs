@@ -50,7 +50,9 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
             Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
                 return Err(FrameError::Garbage(error.to_string()));
             }
-            Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Err(FrameError::Closed),
+            Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                return Err(FrameError::Closed);
+            }
             Some(Err(error)) => return Err(FrameError::Io(error)),
             Some(Ok(frame)) => frame,
         };
@@ -70,7 +72,11 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
 }
 
 fn codec(bytes_max: usize) -> LengthDelimitedCodec {
-    LengthDelimitedCodec::builder().length_field_type::<u32>().big_endian().max_frame_length(bytes_max).new_codec()
+    LengthDelimitedCodec::builder()
+        .length_field_type::<u32>()
+        .big_endian()
+        .max_frame_length(bytes_max)
+        .new_codec()
 }
 
 #[cfg(test)]
@@ -101,7 +107,10 @@ mod tests {
     async fn a_message_over_the_limit_is_not_sent() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let mut connection = Connection::<FromGuest, ToGuest>::new(ours, 64, 64);
-        let message = ToGuest::Throw { call_id: 1, error: super::super::ErrorDetails { message: "x".repeat(100), ..Default::default() } };
+        let message = ToGuest::Throw {
+            call_id: 1,
+            error: super::super::ErrorDetails { message: "x".repeat(100), ..Default::default() },
+        };
         assert!(matches!(connection.send(&message).await, Err(FrameError::TooLarge { .. })));
     }
 }

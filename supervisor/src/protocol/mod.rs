@@ -133,7 +133,8 @@ mod tests {
         let fixtures: Vec<Box<RawValue>> = serde_json::from_str(text).unwrap();
         assert!(!fixtures.is_empty());
         for fixture in fixtures {
-            let message: T = serde_json::from_str(fixture.get()).unwrap_or_else(|error| panic!("{fixture}: {error}"));
+            let message: T =
+                serde_json::from_str(fixture.get()).unwrap_or_else(|error| panic!("{fixture}: {error}"));
             let written: serde_json::Value = serde_json::to_value(&message).unwrap();
             let expected: serde_json::Value = serde_json::from_str(fixture.get()).unwrap();
             assert_eq!(written, expected);
@@ -150,7 +151,18 @@ mod tests {
 
     #[test]
     fn hostile_messages_are_refused() {
-        let messages = ["", "null", "{}", "[]", "\"ready\"", r#"{"ready":{"x":1}}"#, r#"{"call":{"callId":-1,"name":"a","params":{}}}"#, r#"{"call":{"callId":1,"name":"a"}}"#, r#"{"exit":{}}"#, r#"{"idle":{},"ready":{}}"#];
+        let messages = [
+            "",
+            "null",
+            "{}",
+            "[]",
+            "\"ready\"",
+            r#"{"ready":{"x":1}}"#,
+            r#"{"call":{"callId":-1,"name":"a","params":{}}}"#,
+            r#"{"call":{"callId":1,"name":"a"}}"#,
+            r#"{"exit":{}}"#,
+            r#"{"idle":{},"ready":{}}"#,
+        ];
         for text in messages {
             assert!(serde_json::from_str::<FromGuest>(text).is_err(), "{text}");
             assert!(serde_json::from_str::<FromHost>(text).is_err(), "{text}");

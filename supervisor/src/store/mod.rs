@@ -112,7 +112,8 @@ mod tests {
         let (store, _) = Store::open(&folder.path().join("cloister.db")).unwrap();
         store.commit(environment("a")).await.unwrap();
         // The build is still referenced, so the database refuses to forget it.
-        let (refused, accepted) = tokio::join!(store.commit(Write::RemoveBuild("d".to_owned())), store.commit(environment("b")));
+        let (refused, accepted) =
+            tokio::join!(store.commit(Write::RemoveBuild("d".to_owned())), store.commit(environment("b")));
         assert!(matches!(refused, Err(StoreError::Write(_))));
         accepted.unwrap();
     }

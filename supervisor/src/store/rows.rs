@@ -78,8 +78,12 @@ pub fn apply(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<(
             save_build(transaction, build)?;
             save_environment(transaction, environment)
         }
-        Write::RemoveEnvironment(name) => execute(transaction, "DELETE FROM environments WHERE name = ?1", params![name]),
-        Write::RemoveBuild(digest) => execute(transaction, "DELETE FROM builds WHERE digest = ?1", params![digest]),
+        Write::RemoveEnvironment(name) => {
+            execute(transaction, "DELETE FROM environments WHERE name = ?1", params![name])
+        }
+        Write::RemoveBuild(digest) => {
+            execute(transaction, "DELETE FROM builds WHERE digest = ?1", params![digest])
+        }
         Write::Execution(row) => save_execution(transaction, row),
     }
 }

@@ -36,7 +36,8 @@ impl Guest {
             folder: None,
         };
         let (process, socket) = launcher.launch(launch).await?;
-        let mut connection = Connection::new(socket, limits::FRAME_FROM_WORKER_BYTES_MAX, limits::FRAME_TO_WORKER_BYTES_MAX);
+        let mut connection =
+            Connection::new(socket, limits::FRAME_FROM_WORKER_BYTES_MAX, limits::FRAME_TO_WORKER_BYTES_MAX);
         let ready = await_ready(&mut connection, |message| matches!(message, FromGuest::Ready {})).await;
         let process = started(Kind::Guest, process, ready).await?;
         Ok(Guest { process, connection, executions: 0 })
@@ -56,7 +57,9 @@ pub fn node_arguments(heap_megabytes: u64) -> Vec<String> {
 
 /// OpenSSL gives up when its configuration is unreadable, but not when there is none.
 pub fn node_environment() -> BTreeMap<String, String> {
-    [("OPENSSL_CONF", "/nonexistent"), ("UV_THREADPOOL_SIZE", "1")].map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    [("OPENSSL_CONF", "/nonexistent"), ("UV_THREADPOOL_SIZE", "1")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
 }
 
 /// Waits for the first message, which must be `ready`. `None` means that time ran out.
@@ -77,11 +80,17 @@ where
 }
 
 /// The process, if it got ready; else its reason, from its own words where it has ended.
-pub async fn started(kind: Kind, process: Process, ready: Option<Result<(), FrameError>>) -> Result<Process, LaunchError> {
+pub async fn started(
+    kind: Kind,
+    process: Process,
+    ready: Option<Result<(), FrameError>>,
+) -> Result<Process, LaunchError> {
     match ready {
         Some(Ok(())) => Ok(process),
         None => Err(LaunchError::Slow { kind }),
-        Some(Err(FrameError::Closed)) => Err(LaunchError::NotReady { kind, reason: super::host::end_of(process).await }),
+        Some(Err(FrameError::Closed)) => {
+            Err(LaunchError::NotReady { kind, reason: super::host::end_of(process).await })
+        }
         Some(Err(error)) => Err(LaunchError::NotReady { kind, reason: error.to_string() }),
     }
 }

@@ -89,22 +89,33 @@ impl LoadedHost {
             folder: Some(folder),
         };
         let (process, socket) = launcher.launch(launch).await?;
-        let mut connection = Connection::new(socket, limits::FRAME_FROM_WORKER_BYTES_MAX, limits::FRAME_TO_WORKER_BYTES_MAX);
+        let mut connection =
+            Connection::new(socket, limits::FRAME_FROM_WORKER_BYTES_MAX, limits::FRAME_TO_WORKER_BYTES_MAX);
         let ready = await_ready(&mut connection, |message| matches!(message, FromHost::Ready {})).await;
         let process = started(Kind::Host, process, ready).await?;
-        let link = Link { process, connection, egress: egress };
+        let link = Link { process, connection, egress };
         let file = directory.join(spec.file).to_string_lossy().into_owned();
         let load = ToHost::Load { file, functions: spec.functions.to_vec() };
-        link.request("loading the implementation", &load, limits::LOAD_TIME_MAX, |answer| matches!(answer, FromHost::Loaded {})).await
-            .map(|link| LoadedHost { link })
+        link.request("loading the implementation", &load, limits::LOAD_TIME_MAX, |answer| {
+            matches!(answer, FromHost::Loaded {})
+        })
+        .await
+        .map(|link| LoadedHost { link })
     }
 
     /// Binds the host to an agent.
-    pub async fn initialize(self, agent: &AgentId, backends: &BTreeMap<String, String>) -> Result<BoundHost, HostError> {
+    pub async fn initialize(
+        self,
+        agent: &AgentId,
+        backends: &BTreeMap<String, String>,
+    ) -> Result<BoundHost, HostError> {
         let message = ToHost::Initialize { agent_id: agent.to_string(), backends: backends.clone() };
         let link = self.link;
-        link.request("Initialize", &message, limits::INITIALIZE_TIME_MAX, |answer| matches!(answer, FromHost::Initialized {})).await
-            .map(|link| BoundHost { link, agent: agent.clone(), executions: 0 })
+        link.request("Initialize", &message, limits::INITIALIZE_TIME_MAX, |answer| {
+            matches!(answer, FromHost::Initialized {})
+        })
+        .await
+        .map(|link| BoundHost { link, agent: agent.clone(), executions: 0 })
     }
 
     pub fn has_ended(&self) -> bool {
@@ -132,7 +143,11 @@ impl BoundHost {
     }
 
     /// Takes the host over for another agent, if it is bound to one: `Deinitialize`, `Initialize`.
-    pub async fn rebind(self, agent: &AgentId, backends: &BTreeMap<String, String>) -> Result<BoundHost, HostError> {
+    pub async fn rebind(
+        self,
+        agent: &AgentId,
+        backends: &BTreeMap<String, String>,
+    ) -> Result<BoundHost, HostError> {
         if self.agent == *agent {
             return Ok(self);
         }
@@ -150,7 +165,9 @@ impl BoundHost {
         let name = self.link.process.name().to_owned();
         match self.link.deinitialize().await {
             Ok(link) => drop(link.process.kill().await),
-            Err(error) => tracing::info!(process = name, %error, "a host was ended without having cleaned up"),
+            Err(error) => {
+                tracing::info!(process = name, %error, "a host was ended without having cleaned up")
+            }
         }
     }
 }
@@ -164,7 +181,9 @@ impl Link {
     async fn receive(&mut self) -> Result<FromHost, FrameError> {
         loop {
             match self.connection.receive().await? {
-                FromHost::Log { level, text } => tracing::debug!(process = self.process.name(), ?level, text, "host log"),
+                FromHost::Log { level, text } => {
+                    tracing::debug!(process = self.process.name(), ?level, text, "host log")
+                }
                 message => return Ok(message),
             }
         }
@@ -186,7 +205,9 @@ impl Link {
             Err(_) => Err(HostError::Slow { step, seconds: time_max.as_secs() }),
             Ok(Ok(answer)) if wanted(&answer) => Ok(self),
             Ok(Ok(FromHost::Threw { call_id: None, error })) => Err(HostError::Threw { step, error }),
-            Ok(Ok(_)) => Err(HostError::Ended { reason: format!("sent a message out of turn during {step}") }),
+            Ok(Ok(_)) => {
+                Err(HostError::Ended { reason: format!("sent a message out of turn during {step}") })
+            }
             Ok(Err(FrameError::Closed)) => Err(HostError::Ended { reason: end_of(self.process).await }),
             Ok(Err(error)) => Err(HostError::Ended { reason: error.to_string() }),
         }
@@ -200,4 +221,3 @@ pub async fn end_of(mut process: Process) -> String {
         Err(_) => "closed its connection".to_owned(),
     }
 }
-

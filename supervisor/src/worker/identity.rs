@@ -36,7 +36,9 @@ impl Identities {
     /// `None` when all ids are in use.
     pub fn lease(&self) -> Option<Leased> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = (0..COUNT).map(|step| FIRST + (state.next + step) % COUNT).find(|uid| !state.used.contains(uid))?;
+        let free = (0..COUNT)
+            .map(|step| FIRST + (state.next + step) % COUNT)
+            .find(|uid| !state.used.contains(uid))?;
         state.next = (free - FIRST + 1) % COUNT;
         state.used.insert(free);
         Some(Leased { identity: Identity { uid: free }, state: Arc::clone(&self.state) })

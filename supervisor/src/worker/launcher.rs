@@ -95,7 +95,11 @@ struct Shared {
 
 impl Launcher {
     /// Prepares folders and groups below the data directory, and finds out which layers work here.
-    pub async fn new(tasks: Tasks, installation: Installation, data_dir: &Path) -> Result<Launcher, LayersError> {
+    pub async fn new(
+        tasks: Tasks,
+        installation: Installation,
+        data_dir: &Path,
+    ) -> Result<Launcher, LayersError> {
         let io = |source| LayersError::Io { path: data_dir.to_owned(), source };
         let run = data_dir.join("run");
         if run.exists() {
@@ -165,7 +169,8 @@ impl Launcher {
     /// A fresh folder for one process; give it to `Launch::folder`.
     pub fn worker_folder(&self) -> Result<PathBuf, LaunchError> {
         let folder = self.shared.run.join(self.shared.sequence.fetch_add(1, Ordering::Relaxed).to_string());
-        let made = std::fs::create_dir(&folder).and_then(|()| std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o711)));
+        let made = std::fs::create_dir(&folder)
+            .and_then(|()| std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o711)));
         made.map_err(|source| LaunchError::Prepare { path: folder.clone(), source })?;
         Ok(folder)
     }
@@ -179,7 +184,10 @@ impl Launcher {
         };
         let group = match &self.shared.hierarchy {
             Ok(hierarchy) if self.has(Layer::Cgroup) => {
-                let group_limits = GroupLimits { memory_bytes_max: launch.memory_bytes_max, threads_max: limits::THREADS_MAX };
+                let group_limits = GroupLimits {
+                    memory_bytes_max: launch.memory_bytes_max,
+                    threads_max: limits::THREADS_MAX,
+                };
                 Some(Arc::new(hierarchy.create(&name, group_limits)?))
             }
             _ => None,
@@ -190,7 +198,8 @@ impl Launcher {
         if let Some(leased) = &identity {
             give_writable(&spec.grants, leased.identity.uid)?;
         }
-        let belongings = Belongings { group, identity, folder: launch.folder, stdout_bytes_max: launch.stdout_bytes_max };
+        let belongings =
+            Belongings { group, identity, folder: launch.folder, stdout_bytes_max: launch.stdout_bytes_max };
         let (socket, theirs) = std::os::unix::net::UnixStream::pair().map_err(LaunchError::Spawn)?;
         let child = self.shared.spawner.spawn(OwnedFd::from(theirs)).await.map_err(LaunchError::Spawn)?;
         let process = Process::watch(&self.shared.tasks, name, child, belongings);
@@ -217,7 +226,9 @@ impl Launcher {
     fn spec(&self, launch: &Launch) -> Spec {
         let (program_grants, source, target) = match launch.program {
             Program::Node => (&self.shared.node_grants, &self.shared.installation.node, places::NODE),
-            Program::Analyzer => (&self.shared.analyzer_grants, &self.shared.installation.analyzer, places::ANALYZER),
+            Program::Analyzer => {
+                (&self.shared.analyzer_grants, &self.shared.installation.analyzer, places::ANALYZER)
+            }
         };
         let namespaces = match (self.has(Layer::Namespaces), nix::unistd::geteuid().is_root()) {
             (false, _) => Namespaces::None,
@@ -249,7 +260,8 @@ fn program_grants(program: &Path, target: &str) -> io::Result<Vec<Grant>> {
 
 fn give_writable(grants: &[Grant], uid: u32) -> Result<(), LaunchError> {
     for grant in grants.iter().filter(|grant| grant.access == Access::Write) {
-        give_tree(&grant.source, uid).map_err(|source| LaunchError::Prepare { path: grant.source.clone(), source })?;
+        give_tree(&grant.source, uid)
+            .map_err(|source| LaunchError::Prepare { path: grant.source.clone(), source })?;
     }
     Ok(())
 }

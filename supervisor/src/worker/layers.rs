@@ -37,7 +37,13 @@ impl Layers {
     }
 
     fn with(enforced: &[Layer]) -> Layers {
-        let state = |layer| if enforced.contains(&layer) { LayerState::Enforced } else { LayerState::Missing("not tried".to_owned()) };
+        let state = |layer| {
+            if enforced.contains(&layer) {
+                LayerState::Enforced
+            } else {
+                LayerState::Missing("not tried".to_owned())
+            }
+        };
         Layers { states: Layer::ALL.into_iter().map(|layer| (layer, state(layer))).collect() }
     }
 
@@ -70,7 +76,11 @@ impl Layers {
             attempt(bare, &[Layer::Cgroup]),
         );
         let (landlock, user_id, root, cgroup) = tried;
-        let user_id = if nix::unistd::geteuid().is_root() { user_id } else { Err("the supervisor is not root".to_owned()) };
+        let user_id = if nix::unistd::geteuid().is_root() {
+            user_id
+        } else {
+            Err("the supervisor is not root".to_owned())
+        };
         let cgroup = bare.cgroup_version().and(cgroup);
         let results = [
             (Layer::Landlock, landlock),
@@ -79,7 +89,9 @@ impl Layers {
             (Layer::PrivateRoot, root),
             (Layer::Cgroup, cgroup),
         ];
-        let states = results.into_iter().map(|(layer, result)| (layer, result.map_or_else(LayerState::Missing, |()| LayerState::Enforced)));
+        let states = results.into_iter().map(|(layer, result)| {
+            (layer, result.map_or_else(LayerState::Missing, |()| LayerState::Enforced))
+        });
         Ok(Layers { states: states.collect() })
     }
 }

@@ -19,7 +19,10 @@ pub fn grants(program: &Path) -> io::Result<Vec<Grant>> {
             continue;
         }
         if !library.found() {
-            return Err(io::Error::other(format!("{} needs {name}, which is not installed", program.display())));
+            return Err(io::Error::other(format!(
+                "{} needs {name}, which is not installed",
+                program.display()
+            )));
         }
         grants.push(Grant::new(library.path.canonicalize()?, library.path, Access::Read));
     }

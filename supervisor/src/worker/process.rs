@@ -157,8 +157,11 @@ async fn run(mut child: Child, belongings: &Belongings, killed: CancellationToke
             }
         }
     };
-    let (status, stderr, stdout) =
-        tokio::join!(wait, last_of(stderr, limits::STDERR_BYTES_MAX), first_of(stdout, belongings.stdout_bytes_max));
+    let (status, stderr, stdout) = tokio::join!(
+        wait,
+        last_of(stderr, limits::STDERR_BYTES_MAX),
+        first_of(stdout, belongings.stdout_bytes_max)
+    );
     let cause = match status {
         Ok(status) => {
             use std::os::unix::process::ExitStatusExt as _;

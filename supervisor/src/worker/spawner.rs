@@ -31,7 +31,9 @@ impl Spawner {
     pub fn new(jail_exec: PathBuf) -> io::Result<Spawner> {
         let (starts, queue) = mpsc::channel(QUEUE_MAX);
         let runtime = Handle::current();
-        std::thread::Builder::new().name("spawner".to_owned()).spawn(move || run(&jail_exec, queue, &runtime))?;
+        std::thread::Builder::new()
+            .name("spawner".to_owned())
+            .spawn(move || run(&jail_exec, queue, &runtime))?;
         Ok(Spawner { starts })
     }
 
@@ -47,7 +49,10 @@ impl Spawner {
 fn run(jail_exec: &PathBuf, mut queue: mpsc::Receiver<Start>, runtime: &Handle) {
     let _inside = runtime.enter();
     while let Some(Start { socket, reply }) = queue.blocking_recv() {
-        #[expect(clippy::disallowed_methods, reason = "the one place that starts processes; it starts jail-exec only")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place that starts processes; it starts jail-exec only"
+        )]
         let child = Command::new(jail_exec)
             .env_clear()
             .stdin(Stdio::from(socket))

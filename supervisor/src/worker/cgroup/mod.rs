@@ -202,7 +202,8 @@ fn remove_leftovers(folder: &Path) {
         let procs = fs::read_to_string(child.path().join("cgroup.procs")).unwrap_or_default();
         for pid in procs.lines().filter_map(|line| line.parse().ok()) {
             // The process may just have ended by itself.
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
         if child.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_group(&child.path());
@@ -258,7 +259,8 @@ mod tests {
         assert_eq!(fs::read_to_string(memory.join("memory.limit_in_bytes")).unwrap(), "1048576");
         assert_eq!(fs::read_to_string(root.path().join("pids/cloister-t/guest-1/pids.max")).unwrap(), "5");
         assert_eq!(group.procs_files().len(), 3);
-        fs::write(memory.join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n").unwrap();
+        fs::write(memory.join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+            .unwrap();
         assert_eq!(group.out_of_memory_kills(), 2);
     }
 
@@ -280,7 +282,12 @@ mod tests {
         assert_eq!(moved, std::process::id().to_string());
         let group = hierarchy.create("guest-1", LIMITS).unwrap();
         let folder = at.join("service/cloister-t/guest-1");
-        for (file, value) in [("memory.max", "1048576"), ("memory.swap.max", "0"), ("memory.oom.group", "1"), ("pids.max", "5")] {
+        for (file, value) in [
+            ("memory.max", "1048576"),
+            ("memory.swap.max", "0"),
+            ("memory.oom.group", "1"),
+            ("pids.max", "5"),
+        ] {
             assert_eq!(fs::read_to_string(folder.join(file)).unwrap(), value, "{file}");
         }
         fs::write(folder.join("cpu.stat"), "usage_usec 1500\nuser_usec 1000\n").unwrap();

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{CgroupError, GroupLimits, GroupUsage, Mounts, create_folder, read_key, read_number, remove_leftovers, write};
+use super::{
+    CgroupError, GroupLimits, GroupUsage, Mounts, create_folder, read_key, read_number, remove_leftovers,
+    write,
+};
 
 /// `cpuacct` measures and limits nothing; the others are needed.
 const CONTROLLERS: [(&str, bool); 3] = [("memory", true), ("pids", true), ("cpuacct", false)];
@@ -19,7 +22,9 @@ pub struct Hierarchy {
 impl Hierarchy {
     pub fn prepare(mounts: &Mounts, name: &str) -> Result<Hierarchy, CgroupError> {
         let [memory, pids, cpuacct] = CONTROLLERS.map(|(controller, needed)| {
-            let found = mounts.of_type("cgroup").find(|(_, _, options)| options.split(',').any(|option| option == controller));
+            let found = mounts
+                .of_type("cgroup")
+                .find(|(_, _, options)| options.split(',').any(|option| option == controller));
             let Some((mount, root, _)) = found else {
                 return if needed { Err(CgroupError::NoHierarchy) } else { Ok(None) };
             };

@@ -4,7 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{CgroupError, GroupLimits, GroupUsage, Mounts, create_folder, read_key, read_number, remove_leftovers, write};
+use super::{
+    CgroupError, GroupLimits, GroupUsage, Mounts, create_folder, read_key, read_number, remove_leftovers,
+    write,
+};
 
 /// This supervisor's folder.
 #[derive(Clone, Debug)]

@@ -1,0 +1,86 @@
+// @ts-check
+/** One execution in the guest, with its frames to and from the supervisor. */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import '../src/guest/perimeter.js';
+import { makeExecution } from '../src/guest/execution.js';
+import { formatLog } from '../src/shared/powers.js';
+
+const [{ execute }] = JSON.parse(
+  readFileSync(new URL('../../tests/fixtures/protocol/to-guest.json', import.meta.url), 'utf8'),
+);
+
+/**
+ * Runs a body and answers its calls; resolves with all frames once the guest is idle.
+ *
+ * @param {string} body
+ * @param {(call: { name: string, params: any }) => unknown} [answer]
+ * @returns {Promise<any[]>}
+ */
+const run = (body, answer = () => null) =>
+  new Promise((resolve) => {
+    /** @type {any[]} */
+    const frames = [];
+    /** @param {any} message */
+    const send = (message) => {
+      frames.push(message);
+      if (message.call) {
+        setImmediate(() => execution.settleReturn({ callId: message.call.callId, value: answer(message.call) }));
+      }
+      if (message.idle) {
+        resolve(frames);
+      }
+    };
+    const request = { ...execute, entry: 'call', linesBefore: 1, source: `(async function (input) {\n${body}\n})` };
+    const execution = makeExecution({ send, sendText: (json) => send(JSON.parse(json)), formatLog }, request);
+    execution.start();
+  });
+
+test('a program ends with exactly one outcome and then idle', async () => {
+  const frames = await run('setTimeout(() => { throw new Error("late") }, 60000); return (await GetRates({ day: 1 })) + 1', () => 41);
+  assert.deepEqual(frames.map((frame) => Object.keys(frame)[0]), ['call', 'completed', 'idle']);
+  assert.deepEqual(frames[1], { completed: { value: 42 } });
+});
+
+test('nothing of Node is within reach of a program', async () => {
+  for (const name of ['process', 'require', 'fetch', 'Buffer', 'global', 'WebAssembly', 'setImmediate']) {
+    const [frame] = await run(`return typeof ${name}`);
+    assert.equal(frame.completed.value, 'undefined', name);
+  }
+});
+
+test('the ways out through constructors lead nowhere', async () => {
+  const escapes = [
+    'return typeof (() => {}).constructor("return process")()',
+    'return typeof GetRates.constructor("return process")()',
+    'return typeof console.log.constructor("return process")()',
+    'return typeof Date.constructor("return process")()',
+    'return typeof new URL("http://a").constructor.constructor("return process")()',
+    'return typeof (async () => {}).constructor("return process")',
+  ];
+  for (const escape of escapes) {
+    const frames = await run(escape);
+    assert.notEqual(frames[0].completed?.value, 'object', escape);
+  }
+});
+
+test('what all executions share cannot be changed', async () => {
+  for (const target of ['Date', 'Math', 'Intl', 'URL.prototype', 'TextEncoder', 'Object.prototype', 'GetRates', 'console', 'structuredClone']) {
+    const frames = await run(`try { ${target}.left = 1 } catch {} return ${target}.left === undefined`);
+    assert.deepEqual(frames[0], { completed: { value: true } }, target);
+  }
+});
+
+test('a thrown value of any kind is described', async () => {
+  const cases = [
+    ['throw "text"', 'text'],
+    ['throw null', 'null'],
+    ['throw { get message() { throw 1 } }', ''],
+    ['throw Symbol("s")', 'a symbol'],
+  ];
+  for (const [body, message] of cases) {
+    const [frame] = await run(body);
+    assert.equal(frame.threw.error.message, message, body);
+  }
+});
