@@ -80,9 +80,7 @@ impl Daemon {
         let failed = |source| StartError::DataDirectory { path: data.path.clone(), source };
         let tasks = Tasks::default();
         let launcher = Launcher::new(tasks.clone(), Installation::find()?, &data.path).await?;
-        let database = data.path.join("cloister.db");
-        let (store, contents) = Store::open(&database)?;
-        std::fs::set_permissions(&database, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let (store, contents) = Store::open(&data.path.join("cloister.db"))?;
         let builds = Builds::open(data.path.join("builds"), &contents.builds).map_err(failed)?;
         let catalogue = Catalogue::restore(contents.environments, &builds);
         let analysis = Analysis::new(launcher.clone());

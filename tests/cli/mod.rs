@@ -131,9 +131,12 @@ fn without_a_supervisor_the_data_directory_is_used_itself() {
 }
 
 #[test]
-fn the_admin_socket_is_for_the_operator_alone() {
+fn the_admin_socket_and_the_database_are_for_the_operator_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     let supervisor = Supervisor::start();
-    let mode = std::fs::metadata(supervisor.data().join("admin.sock")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    supervisor.provision();
+    for name in ["admin.sock", "cloister.db", "cloister.db-wal", "cloister.db-shm"] {
+        let mode = std::fs::metadata(supervisor.data().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
 }

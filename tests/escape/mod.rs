@@ -68,6 +68,24 @@ fn a_host_cannot_do_what_the_same_code_does_outside() {
 }
 
 #[test]
+fn nothing_that_a_host_sees_can_be_written() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    for target in [
+        "/written",
+        "/environment/written",
+        "/environment/package.json",
+        "/harness/src/written",
+        "/egress/written",
+        "/node",
+    ] {
+        let execution = supervisor.execute(&format!("await WriteFile({{ target: '{target}' }})"));
+        let code = execution["errorDetails"]["code"].as_str().unwrap_or_default();
+        assert!(["EROFS", "EACCES", "ETXTBSY"].contains(&code), "{target}: {execution}");
+    }
+}
+
+#[test]
 fn every_jail_refuses_what_succeeds_outside() {
     let targets = Targets::new();
     for (act, _, target) in targets.acts() {

@@ -89,6 +89,21 @@ fn calls_parameters_results_and_logs_are_bounded() {
 }
 
 #[test]
+fn threads_of_a_process_are_bounded() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    assert_eq!(supervisor.result("return await Threads({ count: 2 })"), 2);
+    let execution = supervisor.execute("return await Threads({ count: 40 })");
+    assert_ne!(execution["status"], "completed", "{execution}");
+    assert!(
+        execution["error"].as_str().unwrap().contains("ERR_WORKER_INIT_FAILED")
+            || execution["error"].as_str().unwrap().contains("EAGAIN"),
+        "{execution}"
+    );
+    assert_eq!(supervisor.result("return await Echo(1)"), 1);
+}
+
+#[test]
 fn a_process_that_sends_garbage_is_ended_and_the_execution_is_lost() {
     let supervisor = Supervisor::start();
     supervisor.provision();

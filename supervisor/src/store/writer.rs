@@ -1,5 +1,7 @@
 //! The one thread that writes.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,7 +19,10 @@ mod migrations {
     refinery::embed_migrations!("src/store/migrations");
 }
 
+/// The log beside the database takes over its mode, so that is set before SQLite opens it.
 pub fn open(path: &Path) -> Result<Connection, String> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    file.map_err(|error| error.to_string())?;
     let mut connection = Connection::open(path).map_err(|error| error.to_string())?;
     prepare(&connection).map_err(|error| error.to_string())?;
     migrations::migrations::runner().run(&mut connection).map_err(|error| error.to_string())?;
