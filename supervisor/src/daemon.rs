@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jail::Layer;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::admission::Admission;
 use crate::analysis::Analysis;
@@ -36,6 +37,13 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error("{0}")]
     Unsafe(String),
+    #[error(
+        "only {found} files may be open, {} are needed: raise the limit (`ulimit -n`, LimitNOFILE=)",
+        limits::OPEN_FILES_MIN
+    )]
+    OpenFiles { found: u64 },
+    #[error("the limit of open files cannot be set: {0}")]
+    Limit(#[from] nix::Error),
 }
 
 /// Exclusive use of a data directory, for as long as it lives.
@@ -78,6 +86,7 @@ pub struct Daemon {
 impl Daemon {
     pub async fn start(settings: Settings, data: &DataDirectory) -> Result<Daemon, StartError> {
         let failed = |source| StartError::DataDirectory { path: data.path.clone(), source };
+        raise_open_files()?;
         let tasks = Tasks::default();
         let launcher = Launcher::new(tasks.clone(), Installation::find()?, &data.path).await?;
         let (store, contents) = Store::open(&data.path.join("cloister.db"))?;
@@ -165,14 +174,16 @@ impl Daemon {
 
     /// Lets running work end, then ends every process and removes what belonged to them.
     pub async fn shut_down(&self) {
+        let drain_max = self.settings.capacity.drain_max;
         self.tasks.begin_shutdown();
         self.pool.close();
         self.executor.analysis.close().await;
-        if tokio::time::timeout(limits::DRAIN_TIME_MAX, self.tasks.ended()).await.is_err() {
-            tracing::warn!(
-                "some work did not end within {} s and is ended now",
-                limits::DRAIN_TIME_MAX.as_secs()
-            );
+        if tokio::time::timeout(drain_max, self.tasks.ended()).await.is_err() {
+            tracing::warn!("some work did not end within {} s and is cancelled", drain_max.as_secs());
+            self.tasks.stop();
+            if tokio::time::timeout(limits::STOP_TIME_MAX, self.tasks.ended()).await.is_err() {
+                tracing::error!("some work could not be cancelled; its processes end with the supervisor");
+            }
         }
         self.launcher.clean_up();
     }
@@ -190,4 +201,13 @@ impl Daemon {
             }
         }
     }
+}
+
+/// A soft limit of 1,024 is for programs that use select(2); this one does not.
+fn raise_open_files() -> Result<(), StartError> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if hard < limits::OPEN_FILES_MIN {
+        return Err(StartError::OpenFiles { found: hard });
+    }
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }

@@ -5,11 +5,13 @@ use std::future::Future;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The tasks of one supervisor, and the signal that tells them to end.
+/// The tasks of one supervisor, and the signals that tell them to end: first what is new (shutdown),
+/// later what still runs (stop).
 #[derive(Clone, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
     shutdown: CancellationToken,
+    stop: CancellationToken,
 }
 
 impl Tasks {
@@ -31,6 +33,15 @@ impl Tasks {
 
     pub fn begin_shutdown(&self) {
         self.shutdown.cancel();
+    }
+
+    /// A token for work that ends by itself, cancelled when the supervisor no longer waits for it.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.child_token()
+    }
+
+    pub fn stop(&self) {
+        self.stop.cancel();
     }
 
     /// Resolves when every task has ended.

@@ -183,23 +183,18 @@ fn a_backend_is_reached_and_its_absence_is_explained() {
 
 #[test]
 fn a_caller_that_goes_away_cancels_its_program_and_leaves_a_record() {
+    let backend = Backend::start();
     let supervisor = Supervisor::start();
-    supervisor.provision();
-    supervisor.result("return 1");
-    let body =
-        json!({ "environmentName": "test", "userAgentId": "gone", "code": "await Wait({ ms: 100000 })" })
-            .to_string();
+    supervisor.provision_with(json!({ "backendUrls": { "backend": backend.url() } }));
+    let code = "await Fetch({ path: '/started' }); await Wait({ ms: 10000 })";
+    let body = json!({ "environmentName": "test", "userAgentId": "gone", "code": code }).to_string();
     let mut stream = std::net::TcpStream::connect(supervisor.address()).unwrap();
     let head = format!(
         "POST /api/execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     std::io::Write::write_all(&mut stream, format!("{head}{body}").as_bytes()).unwrap();
-    // The program runs when its agent's host exists: a guest and a host for `agent`, and as many for `gone`.
-    wait_for("the program to start", || {
-        let kinds = crate::support::children(supervisor.pid());
-        (kinds.iter().filter(|child| child.kind() == "host").count() >= 3).then_some(())
-    });
+    wait_for("the program to start", || backend.was_asked("/started").then_some(()));
     drop(stream);
     let row = wait_for("the record", || records(&supervisor).into_iter().find(|row| row["agent"] == "gone"));
     assert_eq!(row["status"], "cancelled");

@@ -2,7 +2,7 @@
 /** The program's `console`: each call becomes one log entry, within the budget. */
 
 /**
- * @param {{ send: (message: unknown) => void, formatLog: (values: unknown[]) => string }} powers
+ * @param {{ send: (entry: import('../shared/protocol.js').LogEntry) => void, formatLog: (values: unknown[]) => string }} powers
  * @param {{ logEntriesMax: number, logCharsMax: number }} budgets
  */
 export const makeConsole = ({ send, formatLog }, { logEntriesMax, logCharsMax }) => {
@@ -15,12 +15,12 @@ export const makeConsole = ({ send, formatLog }, { logEntriesMax, logCharsMax })
       return;
     }
     if (entries === logEntriesMax + 1) {
-      send({ log: { level: 'warn', text: `More than ${logEntriesMax} log entries; the rest is dropped.` } });
+      send({ level: 'warn', text: `More than ${logEntriesMax} log entries; the rest is dropped.` });
       return;
     }
     const text = formatLog(values).toWellFormed();
     const kept = text.length > logCharsMax ? `${text.slice(0, logCharsMax).toWellFormed()}… (${text.length} characters)` : text;
-    send({ log: { level, text: kept } });
+    send({ level, text: kept });
   };
 
   /** @type {Record<string, (...values: unknown[]) => void>} */

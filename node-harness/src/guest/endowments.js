@@ -6,17 +6,21 @@
 import { toJson } from './json.js';
 
 /**
- * @param {(json: string) => void} sendText
+ * @param {(fields: string) => void} sendCall  sends a call, given the text of its fields
  * @param {string[]} functions
  * @param {import('../shared/protocol.js').Budgets} budgets
  */
-export const makeEndowments = (sendText, functions, { apiCallsMax, paramsBytesMax }) => {
+export const makeEndowments = (sendCall, functions, { apiCallsMax, paramsBytesMax }) => {
   /** @type {Map<number, { resolve: (value: unknown) => void, reject: (error: Error) => void }>} */
   const waiting = new Map();
   let calls = 0;
+  let ended = false;
 
   /** @param {string} name @param {unknown[]} values */
   const call = async (name, values) => {
+    if (ended) {
+      throw new Error('the program has ended');
+    }
     if (values.length > 1) {
       throw new TypeError(`${name} takes one argument, an object; ${values.length} were given`);
     }
@@ -27,7 +31,7 @@ export const makeEndowments = (sendText, functions, { apiCallsMax, paramsBytesMa
     const params = toJson(values[0] === undefined ? {} : values[0], 'params', paramsBytesMax);
     return new Promise((resolve, reject) => {
       waiting.set(callId, { resolve, reject });
-      sendText(`{"call":{"callId":${callId},"name":${JSON.stringify(name)},"params":${params}}}`);
+      sendCall(`"callId":${callId},"name":${JSON.stringify(name)},"params":${params}`);
     });
   };
 
@@ -57,6 +61,10 @@ export const makeEndowments = (sendText, functions, { apiCallsMax, paramsBytesMa
       }
       take(callId)?.reject(thrown);
     },
-    cutOff: () => waiting.clear(),
+    /** Forgets pending calls; no more can be made. */
+    end: () => {
+      ended = true;
+      waiting.clear();
+    },
   };
 };

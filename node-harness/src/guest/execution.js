@@ -15,34 +15,39 @@ const { setImmediate } = globalThis;
 
 /**
  * @param {{
- *   send: (message: unknown) => void,
  *   sendText: (json: string) => void,
  *   formatLog: (values: unknown[]) => string,
  * }} powers
  * @param {import('../shared/protocol.js').Execute} request
  */
-export const makeExecution = ({ send, sendText, formatLog }, request) => {
-  const { source, entry, linesBefore, functions, input, budgets } = request;
+export const makeExecution = ({ sendText, formatLog }, request) => {
+  const { executionId, source, entry, linesBefore, functions, input, budgets } = request;
+  const ownId = `"executionId":${JSON.stringify(executionId)}`;
   let settled = false;
 
-  /** @param {() => void} report */
-  const settle = (report) => {
+  /** Every frame carries the execution's id. @param {string} kind @param {string} [fields] */
+  const send = (kind, fields) => sendText(`{"${kind}":{${ownId}${fields === undefined ? '' : `,${fields}`}}}`);
+
+  /** @param {string} kind @param {string} fields */
+  const settle = (kind, fields) => {
     if (settled) {
       return;
     }
     settled = true;
-    timers.clearAll();
-    endowments.cutOff();
-    report();
-    setImmediate(() => send({ idle: {} }));
+    timers.end();
+    endowments.end();
+    send(kind, fields);
+    setImmediate(() => send('idle'));
   };
 
   /** @param {unknown} error */
-  const fail = (error) =>
-    settle(() => send({ threw: { error: describeError(error, { linesBefore, functions }) } }));
+  const fail = (error) => settle('threw', `"error":${JSON.stringify(describeError(error, { linesBefore, functions }))}`);
 
-  const { console, log } = makeConsole({ send: (entry) => void (settled || send(entry)), formatLog }, budgets);
-  const endowments = makeEndowments(sendText, functions, budgets);
+  /** @param {import('../shared/protocol.js').LogEntry} entry */
+  const sendLog = ({ level, text }) => void (settled || send('log', `"level":"${level}","text":${JSON.stringify(text)}`));
+
+  const { console, log } = makeConsole({ send: sendLog, formatLog }, budgets);
+  const endowments = makeEndowments((fields) => send('call', fields), functions, budgets);
   const timers = makeTimers(fail);
 
   const run = async () => {
@@ -50,8 +55,7 @@ export const makeExecution = ({ send, sendText, formatLog }, request) => {
     const compartment = new Compartment({ __options__: true, name: SOURCE_NAME, globals });
     const program = compartment.evaluate(`${source}\n//# sourceURL=${SOURCE_NAME}`);
     const value = await (entry === 'call' ? program(input) : program);
-    const json = toJson(value, 'result', budgets.resultBytesMax);
-    settle(() => sendText(`{"completed":{"value":${json}}}`));
+    settle('completed', `"value":${toJson(value, 'result', budgets.resultBytesMax)}`);
   };
 
   return {

@@ -5,6 +5,9 @@
  */
 import { Float32Array, Float64Array } from './perimeter.js';
 
+// The one static timer of the web interfaces: it would outlive the execution that set it.
+Reflect.deleteProperty(AbortSignal, 'timeout');
+
 /** @param {string} text */
 const toBase64 = (text) => btoa(text);
 /** @param {string} text */

@@ -10,7 +10,7 @@ let current;
 
 const { send, sendText } = makeFrames(openProtocol(), (/** @type {import('../shared/protocol.js').ToGuest} */ message) => {
   if ('execute' in message) {
-    current = makeExecution({ send, sendText, formatLog }, message.execute);
+    current = makeExecution({ sendText, formatLog }, message.execute);
     current.start();
   } else if ('return' in message) {
     current?.settleReturn(message.return);

@@ -10,6 +10,7 @@ export const makeTimers = (fail) => {
   /** @type {Map<number, NodeJS.Timeout>} */
   const running = new Map();
   let last = 0;
+  let ended = false;
 
   /** @param {Function} callback @param {unknown[]} values */
   const run = (callback, values) => {
@@ -24,6 +25,9 @@ export const makeTimers = (fail) => {
   const checked = (callback) => {
     if (typeof callback !== 'function') {
       throw new TypeError('the first argument of a timer must be a function');
+    }
+    if (ended) {
+      throw new Error('the program has ended');
     }
     if (running.size >= TIMERS_MAX) {
       throw new RangeError(`more than ${TIMERS_MAX} timers at once`);
@@ -62,16 +66,18 @@ export const makeTimers = (fail) => {
     /** @param {unknown} callback */
     queueMicrotask: (callback) => {
       const ready = checked(callback);
-      queueMicrotask(() => run(ready, []));
+      queueMicrotask(() => void (ended || run(ready, [])));
     },
   });
 
-  const clearAll = () => {
+  /** Clears all timers; no more can be made. */
+  const end = () => {
+    ended = true;
     for (const timer of running.values()) {
       clearInterval(timer);
     }
     running.clear();
   };
 
-  return { globals, clearAll };
+  return { globals, end };
 };

@@ -1,14 +1,21 @@
 //! How many executions run at once, and how many wait for their turn.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::limits;
 
+/// A place among the executions that run or wait.
+pub struct Place {
+    _place: OwnedSemaphorePermit,
+}
+
 /// The right to run one execution.
-pub struct Permit(#[expect(dead_code, reason = "held, and given back when dropped")] OwnedSemaphorePermit);
+pub struct Permit {
+    _place: Place,
+    _running: OwnedSemaphorePermit,
+}
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("all executions are taken, and as many wait as may: try again in {retry_after_seconds} s")]
@@ -16,41 +23,36 @@ pub struct Overloaded {
     pub retry_after_seconds: u64,
 }
 
+const OVERLOADED: Overloaded = Overloaded { retry_after_seconds: 1 };
+
 #[derive(Clone)]
 pub struct Admission {
+    places: Arc<Semaphore>,
     running: Arc<Semaphore>,
-    waiting: Arc<AtomicUsize>,
-    waiting_max: usize,
-}
-
-/// Counts one waiting request, however its wait ends.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Admission {
     pub fn new(running_max: usize, waiting_max: usize) -> Admission {
-        Admission { running: Arc::new(Semaphore::new(running_max)), waiting: Arc::default(), waiting_max }
+        Admission {
+            places: Arc::new(Semaphore::new(running_max + waiting_max)),
+            running: Arc::new(Semaphore::new(running_max)),
+        }
     }
 
-    /// Waits for a turn, first come, first served. Refuses at once when the queue is full.
-    pub async fn admit(&self) -> Result<Permit, Overloaded> {
-        if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
-            return Ok(Permit(permit));
-        }
-        let overloaded = Overloaded { retry_after_seconds: 1 };
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(overloaded);
-        }
-        let _waiting = Waiting(&self.waiting);
-        match tokio::time::timeout(limits::QUEUE_TIME_MAX, Arc::clone(&self.running).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(Permit(permit)),
-            _ => Err(overloaded),
+    /// Takes a place, before any work is done for the request; refuses at once when none is free.
+    pub fn enter(&self) -> Result<Place, Overloaded> {
+        Arc::clone(&self.places)
+            .try_acquire_owned()
+            .map(|place| Place { _place: place })
+            .map_err(|_| OVERLOADED)
+    }
+
+    /// Waits for a turn, first come, first served.
+    pub async fn admit(&self, place: Place) -> Result<Permit, Overloaded> {
+        let turn = tokio::time::timeout(limits::QUEUE_TIME_MAX, Arc::clone(&self.running).acquire_owned());
+        match turn.await {
+            Ok(Ok(running)) => Ok(Permit { _place: place, _running: running }),
+            _ => Err(OVERLOADED),
         }
     }
 }
@@ -62,20 +64,20 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_refuses_and_a_freed_place_is_given_on() {
         let admission = Admission::new(1, 1);
-        let first = admission.admit().await.unwrap();
-        let mut second = Box::pin(admission.admit());
+        let first = admission.admit(admission.enter().unwrap()).await.unwrap();
+        let mut second = Box::pin(admission.admit(admission.enter().unwrap()));
         assert!(futures_util::poll!(&mut second).is_pending());
-        assert!(admission.admit().await.is_err());
+        assert!(admission.enter().is_err());
         drop(first);
         assert!(second.await.is_ok());
-        assert!(admission.admit().await.is_ok());
+        assert!(admission.enter().is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_ever() {
         let admission = Admission::new(1, 1);
-        let _held = admission.admit().await.unwrap();
-        assert!(admission.admit().await.is_err());
-        assert_eq!(admission.waiting.load(Ordering::Relaxed), 0);
+        let _held = admission.admit(admission.enter().unwrap()).await.unwrap();
+        assert!(admission.admit(admission.enter().unwrap()).await.is_err());
+        assert!(admission.enter().is_ok());
     }
 }

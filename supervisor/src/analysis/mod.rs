@@ -30,6 +30,8 @@ pub enum AnalysisError {
     Launch(#[from] LaunchError),
     #[error("the analyzer sent an answer to another question")]
     OutOfTurn,
+    #[error("all analyzers are busy: try again in a moment")]
+    Busy,
 }
 
 #[derive(Clone)]
@@ -68,7 +70,8 @@ impl Analysis {
     }
 
     async fn ask(&self, request: Request) -> Result<Answer, AnalysisError> {
-        let Ok(_permit) = self.permits.acquire().await else { return Err(AnalysisError::OutOfTurn) };
+        let turn = tokio::time::timeout(limits::ANALYSIS_TIME_MAX, self.permits.acquire());
+        let Ok(Ok(_permit)) = turn.await else { return Err(AnalysisError::Busy) };
         let idle = self.idle.lock().await.pop();
         let mut analyzer = match idle {
             Some(analyzer) if !analyzer.process.has_ended() => analyzer,

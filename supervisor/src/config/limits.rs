@@ -62,8 +62,8 @@ pub const ANALYSIS_TIME_MAX: Duration = Duration::from_secs(10);
 /// A whole installation of packages.
 pub const INSTALL_TIME_MAX: Duration = Duration::from_secs(300);
 pub const INSTALL_CONCURRENT_MAX: usize = 2;
-/// What a SIGTERM leaves running executions.
-pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
+/// What cancelled executions then take to be recorded.
+pub const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How often idle processes and unused builds are looked for; a look costs microseconds.
 pub const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(1);
@@ -84,6 +84,12 @@ pub const INSTALLER_HEAP_MEGABYTES_MAX: u64 = 768;
 pub const ANALYZER_MEMORY_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Threads of a process: Node starts seven to twelve, and hangs silently when refused one at start.
 pub const THREADS_MAX: u64 = 32;
+/// Processor cores that one process may keep busy: its program and V8's helpers run one at a time.
+pub const CORES_MAX: u64 = 1;
+
+/// Descriptors that the supervisor must be able to open: connections of clients, two for each
+/// connection of a host, and four for each process.
+pub const OPEN_FILES_MIN: u64 = 16 * 1024;
 
 /// Connections of one host to its backends at the same time.
 pub const EGRESS_CONNECTIONS_MAX: usize = 64;
@@ -100,6 +106,8 @@ pub struct Capacity {
     pub idle_processes_max: usize,
     /// How long they stay.
     pub idle_max: Duration,
+    /// What a SIGTERM leaves running executions; after it they are cancelled.
+    pub drain_max: Duration,
     /// Guests per policy that are ready for whoever comes next.
     pub spare_guests: usize,
 }
@@ -111,6 +119,7 @@ impl Default for Capacity {
             queued_max: 256,
             idle_processes_max: 32,
             idle_max: Duration::from_secs(300),
+            drain_max: Duration::from_secs(30),
             spare_guests: 2,
         }
     }

@@ -54,6 +54,7 @@ struct ExecutionSection {
     queued_max: Option<usize>,
     idle_processes_max: Option<usize>,
     idle_seconds_max: Option<u64>,
+    drain_seconds_max: Option<u64>,
     spare_guests: Option<usize>,
 }
 
@@ -109,6 +110,7 @@ impl Settings {
 
 fn capacity(section: &ExecutionSection) -> Result<limits::Capacity, SettingsError> {
     let default = limits::Capacity::default();
+    let drain_seconds = section.drain_seconds_max.unwrap_or(default.drain_max.as_secs());
     let idle_seconds = section.idle_seconds_max.unwrap_or(default.idle_max.as_secs());
     Ok(limits::Capacity {
         concurrent_max: within(
@@ -128,6 +130,7 @@ fn capacity(section: &ExecutionSection) -> Result<limits::Capacity, SettingsErro
         )?,
         spare_guests: within("execution.spare_guests", section.spare_guests, default.spare_guests, 0, 64)?,
         idle_max: std::time::Duration::from_secs(idle_seconds),
+        drain_max: std::time::Duration::from_secs(drain_seconds),
     })
 }
 

@@ -25,10 +25,14 @@ pub enum TargetError {
 /// Inside a jail the socket file is `/egress/<host>:<port>`, and a socket path has 107 bytes.
 const HOST_BYTES_MAX: usize = 90;
 
-/// Answers of the metadata services of cloud providers outside the link-local ranges.
-const METADATA: [IpAddr; 2] = [
+/// Metadata and platform services of cloud providers outside the link-local ranges.
+const METADATA: [IpAddr; 6] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
 ];
 
 impl Target {
@@ -67,7 +71,7 @@ impl Target {
         let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), self.port)).await?.collect();
         let loopback_named = name == "localhost" || name.ends_with(".localhost");
         let allowed = |address: &SocketAddr| {
-            !is_special(address.ip()) && (loopback_named || !address.ip().to_canonical().is_loopback())
+            !is_special(address.ip()) && (loopback_named || !embedded(address.ip()).is_loopback())
         };
         match found.iter().find(|address| !allowed(address)) {
             // A name that leads to a special address is not half trusted.
@@ -82,12 +86,26 @@ impl Target {
 
 /// Link-local, metadata, unspecified, broadcast and multicast addresses.
 fn is_special(address: IpAddr) -> bool {
-    let address = address.to_canonical();
+    let address = embedded(address);
     let by_kind = match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast() || v4.is_multicast(),
         IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast(),
     };
     by_kind || METADATA.contains(&address)
+}
+
+/// The IPv4 address that an IPv6 address stands for (mapped, or NAT64's 64:ff9b::/96), or itself.
+fn embedded(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) => match v6.segments() {
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+                let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
+                IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+            }
+            _ => address.to_canonical(),
+        },
+        IpAddr::V4(_) => address,
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +147,8 @@ mod tests {
             "::ffff:169.254.1.1",
             "100.100.100.200",
             "fd00:ec2::254",
+            "64:ff9b::a9fe:a9fe",
+            "168.63.129.16",
             "224.0.0.1",
         ] {
             assert!(is_special(special.parse().unwrap()), "{special}");

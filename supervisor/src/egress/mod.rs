@@ -28,6 +28,9 @@ pub use address::{Target, TargetError};
 
 use crate::config::limits;
 
+/// After a failed accept (no free descriptor), before the next.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
 #[derive(Debug, thiserror::Error)]
 pub enum EgressError {
     #[error(transparent)]
@@ -111,7 +114,14 @@ impl Forward {
                 accepted = listener.accept() => accepted,
                 () = self.close.cancelled() => return,
             };
-            let Ok(stream) = accepted else { continue };
+            let stream = match accepted {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "an egress connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
             let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else {
                 self.fail(format!("more than {} connections at once", limits::EGRESS_CONNECTIONS_MAX));
                 continue;

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use crate::ids::Digest;
 
 const STAGING_PREFIX: &str = ".staging-";
+const REMOVED_PREFIX: &str = ".removed-";
 
 /// A finished build. Whoever uses the folder holds this.
 #[derive(Debug)]
@@ -80,7 +81,7 @@ impl Builds {
                 let digest = Digest::stored(name);
                 known.insert(digest.clone(), Arc::new(Build { digest, folder: entry.path(), packages: 0 }));
             } else {
-                fs::remove_dir_all(entry.path())?;
+                remove(&entry.path());
             }
         }
         Ok(Builds { folder, known: Arc::new(Mutex::new(known)) })
@@ -114,21 +115,39 @@ impl Builds {
 
     /// Removes the builds that no environment and no process uses, and names them.
     pub fn collect(&self) -> Vec<Digest> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let unused: Vec<Digest> = known
-            .iter()
-            .filter(|(_, build)| Arc::strong_count(build) == 1)
-            .map(|(digest, _)| digest.clone())
-            .collect();
         let mut removed = Vec::new();
-        for digest in unused {
-            let Some(build) = known.remove(&digest) else { continue };
-            match fs::remove_dir_all(&build.folder) {
-                Ok(()) => removed.push(digest),
-                Err(error) => tracing::warn!(build = %digest, %error, "a build folder could not be removed"),
-            }
+        for (digest, aside) in self.set_aside() {
+            remove(&aside);
+            removed.push(digest);
         }
         removed
+    }
+
+    /// Renames unused builds, so that one with the same digest can be made while they are removed.
+    fn set_aside(&self) -> Vec<(Digest, PathBuf)> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut moved = Vec::new();
+        known.retain(|digest, build| {
+            if Arc::strong_count(build) > 1 {
+                return true;
+            }
+            let aside = self.folder.join(format!("{REMOVED_PREFIX}{digest}"));
+            match fs::rename(&build.folder, &aside) {
+                Ok(()) => moved.push((digest.clone(), aside)),
+                Err(error) => {
+                    tracing::warn!(build = %digest, %error, "an unused build could not be set aside")
+                }
+            }
+            false
+        });
+        moved
+    }
+}
+
+/// Removes a folder; what stays is tried again at the next start, and harms nothing but the disk.
+fn remove(folder: &Path) {
+    if let Err(error) = fs::remove_dir_all(folder) {
+        tracing::warn!(folder = %folder.display(), %error, "a folder could not be removed");
     }
 }
 

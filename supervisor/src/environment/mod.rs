@@ -14,6 +14,7 @@ mod npm;
 mod provision;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,8 @@ pub struct Environment {
     pub created_at: i64,
     pub updated_at: i64,
     pub policy: Policy,
+    /// Set when it was replaced or removed: nothing is kept for it any more.
+    retired: AtomicBool,
 }
 
 /// An environment as clients see it.
@@ -61,6 +64,14 @@ pub struct EnvironmentView {
 impl Environment {
     pub fn name(&self) -> &EnvironmentName {
         &self.definition.environment_name
+    }
+
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 
     pub fn view(&self) -> EnvironmentView {
@@ -118,6 +129,7 @@ impl Environment {
             created_at: row.created_at,
             updated_at: row.updated_at,
             policy,
+            retired: AtomicBool::new(false),
         })
     }
 }

@@ -1,7 +1,8 @@
 //! npm, in its own jail: it writes one folder and reaches the registry, and runs no scripts.
 //!
 //! The operator's npm configuration is honoured: the user's and the global npmrc, `npm_config_*`,
-//! CA files and proxies. npm itself is asked what they amount to.
+//! CA files and proxies. npm itself is asked what they amount to, before it has seen anything of the
+//! contributor's, so that its answer is the operator's.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +13,7 @@ use serde_json::Value;
 
 use crate::config::{Operator, limits};
 use crate::egress::{Egress, EgressError};
-use crate::worker::{ExitCause, Launch, LaunchError, Launcher, Program, places};
+use crate::worker::{ExitCause, Launch, LaunchError, Launcher, Program, places, write_fresh};
 
 /// Where the folders of an installation are inside the jail.
 const BUILD: &str = "/build";
@@ -50,6 +51,15 @@ pub enum NpmError {
     Configuration(String),
 }
 
+/// What a run of npm sees and may write.
+#[derive(Clone, Copy)]
+enum Scope {
+    /// Its own folder only.
+    Configuration,
+    /// And the build.
+    Build,
+}
+
 /// npm with the operator's configuration, working in a staging folder:
 /// `build/` becomes the build, `config/` is npm's own.
 pub struct Npm<'a> {
@@ -69,7 +79,7 @@ impl<'a> Npm<'a> {
         let mut npm =
             Npm { launcher, operator, staging, environment: BTreeMap::new(), reachable: Vec::new() };
         npm.copy_configuration()?;
-        let printed = npm.run(&["config", "list", "--json"]).await?;
+        let printed = npm.run(Scope::Configuration, &["config", "list", "--json"]).await?;
         let settings: Value =
             serde_json::from_slice(&printed).map_err(|error| NpmError::Configuration(error.to_string()))?;
         npm.reachable = reachable(&settings);
@@ -81,12 +91,14 @@ impl<'a> Npm<'a> {
 
     /// Writes `package-lock.json`.
     pub async fn resolve(&self) -> Result<(), NpmError> {
-        self.run(&[&["install", "--package-lock-only"], FLAGS.as_slice()].concat()).await.map(drop)
+        self.run(Scope::Build, &[&["install", "--package-lock-only"], FLAGS.as_slice()].concat())
+            .await
+            .map(drop)
     }
 
     /// Installs exactly what the lockfile says.
     pub async fn install(&self) -> Result<(), NpmError> {
-        self.run(&[&["ci"], FLAGS.as_slice()].concat()).await.map(drop)
+        self.run(Scope::Build, &[&["ci"], FLAGS.as_slice()].concat()).await.map(drop)
     }
 
     /// The jailed user cannot read the operator's files in place, so npm gets copies.
@@ -114,7 +126,8 @@ impl<'a> Npm<'a> {
 
     fn copy(&mut self, file: &Path, name: &str, variable: &str) -> io::Result<()> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
-        std::fs::copy(file, self.config_folder().join(name)).map_err(named)?;
+        let content = std::fs::read(file).map_err(named)?;
+        write_fresh(&self.config_folder().join(name), &content)?;
         let inside = self.launcher.inside(&self.config_folder(), CONFIG).join(name);
         self.set(variable, &inside);
         Ok(())
@@ -131,9 +144,9 @@ impl<'a> Npm<'a> {
     }
 
     /// Runs npm to its end and returns what it printed.
-    async fn run(&self, arguments: &[&str]) -> Result<Vec<u8>, NpmError> {
+    async fn run(&self, scope: Scope, arguments: &[&str]) -> Result<Vec<u8>, NpmError> {
         let folder = self.launcher.worker_folder()?;
-        let egress_folder = folder.join("egress");
+        let egress_folder = folder.0.join("egress");
         let _egress = Egress::open(&egress_folder, self.reachable.iter())?;
         let build = self.staging.join("build");
         let npm = self.launcher.installation().npm();
@@ -151,8 +164,15 @@ impl<'a> Npm<'a> {
         ];
         let mut grants = self.launcher.harness_grants();
         grants.push(Grant::new(npm, places::NPM, Access::Read));
-        grants.push(Grant::new(&build, BUILD, Access::Write));
-        grants.push(Grant::new(self.config_folder(), CONFIG, Access::Write));
+        let config = self.config_folder();
+        grants.push(Grant::new(&config, CONFIG, Access::Write));
+        let directory = match scope {
+            Scope::Configuration => self.launcher.inside(&config, CONFIG),
+            Scope::Build => {
+                grants.push(Grant::new(&build, BUILD, Access::Write));
+                self.launcher.inside(&build, BUILD)
+            }
+        };
         grants.push(Grant::new(&egress_folder, places::EGRESS, Access::Connect));
         let launch = Launch {
             kind: Kind::Installer,
@@ -163,7 +183,7 @@ impl<'a> Npm<'a> {
                 .collect(),
             environment,
             grants,
-            directory: self.launcher.inside(&build, BUILD),
+            directory,
             memory_bytes_max: limits::INSTALLER_MEMORY_BYTES_MAX,
             stdout_bytes_max: limits::INSTALLER_STDOUT_BYTES_MAX,
             folder: Some(folder),

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use analyzer::{Implementation, Violation};
@@ -21,7 +22,7 @@ use crate::config::{Operator, limits};
 use crate::fields::FieldError;
 use crate::ids::{Digest, EnvironmentName};
 use crate::store::{BuildRow, Store, StoreError, Write};
-use crate::worker::{HostError, HostSpec, Launcher, LoadedHost, give_tree};
+use crate::worker::{HostError, HostSpec, Launcher, LoadedHost, give_tree, read_untrusted, write_fresh};
 
 /// How far a provisioning is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,6 +170,7 @@ impl Provisioner {
         let environment = Arc::new(Environment {
             etag: Environment::etag_of(&definition, build.digest())?,
             policy: definition.effective_policy(),
+            retired: AtomicBool::new(false),
             module: implementation.module,
             endowments: implementation.endowments,
             package_lock,
@@ -255,6 +257,9 @@ impl Provisioner {
             fs::create_dir(folder)?;
         }
         fs::write(staged.join("package.json"), &definition.package_json)?;
+        if let Some(lock) = &given_lock {
+            fs::write(staged.join("package-lock.json"), lock)?;
+        }
         let npm = match definition.has_dependencies() {
             true => Some(Npm::prepare(&self.launcher, &self.operator, staging.path()).await?),
             false => None,
@@ -264,7 +269,7 @@ impl Provisioner {
             (Some(npm), None) => {
                 progress.report(Phase::Resolve);
                 npm.resolve().await?;
-                Some(fs::read_to_string(staged.join("package-lock.json"))?)
+                Some(read_untrusted(&staged.join("package-lock.json"), limits::PACKAGE_LOCK_BYTES_MAX)?)
             }
             (None, _) => None,
         };
@@ -273,16 +278,23 @@ impl Provisioner {
             return Ok((build, package_lock));
         }
         let packages = package_lock.as_deref().map_or(0, count_packages);
-        if let (Some(npm), Some(lock)) = (&npm, &package_lock) {
+        if let Some(npm) = &npm {
             progress.report(Phase::Install(packages));
-            fs::write(staged.join("package-lock.json"), lock)?;
             npm.install().await?;
         }
+        let code = exporting(&definition.code_implementation, implementation);
         let file = staged.join(implementation_file(implementation.module));
-        take_over(&staged)?;
-        fs::write(&file, exporting(&definition.code_implementation, implementation))?;
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o644))?;
-        Ok((self.builds.finish(&staged, digest, packages)?, package_lock))
+        let builds = self.builds.clone();
+        let finish = move || {
+            take_over(&staged)?;
+            write_fresh(&file, code.as_bytes())?;
+            let build = builds.finish(&staged, digest, packages);
+            // What npm left beside the build may be large.
+            drop(staging);
+            build
+        };
+        let build = tokio::task::spawn_blocking(finish).await.map_err(io::Error::other)??;
+        Ok((build, package_lock))
     }
 
     fn digest(&self, definition: &Definition, package_lock: Option<&str>) -> Digest {

@@ -12,7 +12,6 @@
 use std::time::Instant;
 
 use serde_json::value::RawValue;
-use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::{EffectState, Ledger};
@@ -46,15 +45,19 @@ pub async fn drive(
 ) -> Driven {
     guest.process.reset_peak();
     let cpu_before = guest.process.usage().cpu;
+    // What an earlier execution left is not this one's reason.
+    drop(host.take_egress_failure());
     let mut run = Run {
+        id: id.to_string(),
         request,
         guest,
         host,
         ledger: Ledger::default(),
         logs: Vec::new(),
         deadline: tokio::time::Instant::now() + request.time_max(),
+        cancel,
     };
-    let stop = run.until_end(id, program, &cancel).await;
+    let stop = run.until_end(program).await;
     let Run { guest, host, ledger, logs, .. } = run;
     let mut usage = guest.process.usage();
     let open_calls = ledger.open_calls();
@@ -78,6 +81,8 @@ enum Stop {
     Cancelled,
     GuestLost(FrameError),
     HostLost(FrameError),
+    /// Time ran out, or the caller went away, while a frame to the host was half written.
+    HostStalled(Box<Stop>),
 }
 
 async fn settle(
@@ -89,25 +94,15 @@ async fn settle(
     usage: &mut GroupUsage,
 ) -> (End, GuestLeft, Option<HostLeft>) {
     let gone = GuestLeft(None);
-    let host_left = |host| Some(HostLeft::new(host, open_calls));
     match stop {
-        Stop::Ended(end) => (end, GuestLeft(Some(guest)), host_left(host)),
-        Stop::Timeout => {
-            drop(guest);
-            let message = format!("the program did not end within {} ms", request.time_max().as_millis());
-            let hint =
-                Some("Do less in one program, or make independent calls at the same time with Promise.all.");
-            (End::failed(Status::Timeout, "TimeoutError", message, hint), gone, host_left(host))
+        Stop::Ended(end) => (end, GuestLeft(Some(guest)), Some(HostLeft::new(host, open_calls))),
+        Stop::Timeout | Stop::Cancelled => {
+            (stopped(&stop, request), gone, Some(HostLeft::new(host, open_calls)))
         }
-        Stop::Cancelled => {
-            drop(guest);
-            (
-                End::failed(Status::Cancelled, "CancelledError", "the caller went away".to_owned(), None),
-                gone,
-                host_left(host),
-            )
+        Stop::HostStalled(stop) => (stopped(&stop, request), gone, None),
+        Stop::GuestLost(error) => {
+            (guest_lost(guest, error, request, usage).await, gone, Some(HostLeft::new(host, open_calls)))
         }
-        Stop::GuestLost(error) => (guest_lost(guest, error, request, usage).await, gone, host_left(host)),
         Stop::HostLost(FrameError::Closed) => {
             let reason = host.into_reason().await;
             tracing::warn!(environment = %request.environment().name(), reason, "a host was lost");
@@ -117,6 +112,17 @@ async fn settle(
             (End::worker_lost(format!("the environment's process failed: {error}")), gone, None)
         }
     }
+}
+
+/// The end of a program that was stopped from outside.
+fn stopped(stop: &Stop, request: &ExecutionRequest) -> End {
+    if matches!(stop, Stop::Cancelled) {
+        let message = "the caller went away, or the supervisor was stopped".to_owned();
+        return End::failed(Status::Cancelled, "CancelledError", message, None);
+    }
+    let message = format!("the program did not end within {} ms", request.time_max().as_millis());
+    let hint = Some("Do less in one program, or make independent calls at the same time with Promise.all.");
+    End::failed(Status::Timeout, "TimeoutError", message, hint)
 }
 
 async fn guest_lost(
@@ -149,22 +155,19 @@ async fn guest_lost(
 }
 
 struct Run<'a> {
+    id: String,
     request: &'a ExecutionRequest,
     guest: Guest,
     host: BoundHost,
     ledger: Ledger,
     logs: Vec<LogEntry>,
     deadline: tokio::time::Instant,
+    cancel: CancellationToken,
 }
 
 impl Run<'_> {
-    async fn until_end(
-        &mut self,
-        id: &ExecutionId,
-        program: analyzer::Program,
-        cancel: &CancellationToken,
-    ) -> Stop {
-        let execute = self.execute_message(id, program);
+    async fn until_end(&mut self, program: analyzer::Program) -> Stop {
+        let execute = self.execute_message(program);
         if let Err(stop) = self.tell_guest(&execute).await {
             return stop;
         }
@@ -179,7 +182,7 @@ impl Run<'_> {
                     Err(error) => Err(Stop::HostLost(error)),
                 },
                 () = tokio::time::sleep_until(self.deadline) => Err(Stop::Timeout),
-                () = cancel.cancelled() => Err(Stop::Cancelled),
+                () = self.cancel.cancelled() => Err(Stop::Cancelled),
             };
             if let Err(stop) = step {
                 return stop;
@@ -187,10 +190,10 @@ impl Run<'_> {
         }
     }
 
-    fn execute_message(&self, id: &ExecutionId, program: analyzer::Program) -> ToGuest {
+    fn execute_message(&self, program: analyzer::Program) -> ToGuest {
         let environment = self.request.environment();
         ToGuest::Execute {
-            execution_id: id.to_string(),
+            execution_id: self.id.clone(),
             source: program.source,
             entry: program.entry,
             lines_before: program.lines_before,
@@ -207,15 +210,18 @@ impl Run<'_> {
     }
 
     async fn on_guest(&mut self, message: FromGuest) -> Result<(), Stop> {
+        if message.execution_id() != Some(&self.id) {
+            return Err(lied("a message of no or another execution"));
+        }
         match message {
-            FromGuest::Log { level, text } => self.log(level, text),
-            FromGuest::Call { call_id, name, params } => self.call(call_id, name, params).await,
-            FromGuest::Completed { value } if value.get().len() <= limits::RESULT_BYTES_MAX => {
+            FromGuest::Log { level, text, .. } => self.log(level, text),
+            FromGuest::Call { call_id, name, params, .. } => self.call(call_id, name, params).await,
+            FromGuest::Completed { value, .. } if value.get().len() <= limits::RESULT_BYTES_MAX => {
                 Err(Stop::Ended(End::Completed(value)))
             }
             FromGuest::Completed { .. } => Err(lied("a result over the limit")),
-            FromGuest::Threw { error } => Err(Stop::Ended(End::Failed { status: Status::Error, error })),
-            FromGuest::Ready {} | FromGuest::Idle {} => Err(lied("a message out of turn")),
+            FromGuest::Threw { error, .. } => Err(Stop::Ended(End::Failed { status: Status::Error, error })),
+            FromGuest::Ready {} | FromGuest::Idle { .. } => Err(lied("a message out of turn")),
         }
     }
 
@@ -300,16 +306,18 @@ impl Run<'_> {
     }
 
     async fn tell_guest(&mut self, message: &ToGuest) -> Result<(), Stop> {
-        match timeout_at(self.deadline, self.guest.connection.send(message)).await {
-            Err(_) => Err(Stop::Timeout),
-            Ok(result) => result.map_err(Stop::GuestLost),
+        tokio::select! {
+            sent = self.guest.connection.send(message) => sent.map_err(Stop::GuestLost),
+            () = tokio::time::sleep_until(self.deadline) => Err(Stop::Timeout),
+            () = self.cancel.cancelled() => Err(Stop::Cancelled),
         }
     }
 
     async fn tell_host(&mut self, message: &ToHost) -> Result<(), Stop> {
-        match timeout_at(self.deadline, self.host.send(message)).await {
-            Err(_) => Err(Stop::Timeout),
-            Ok(result) => result.map_err(Stop::HostLost),
+        tokio::select! {
+            sent = self.host.send(message) => sent.map_err(Stop::HostLost),
+            () = tokio::time::sleep_until(self.deadline) => Err(Stop::HostStalled(Box::new(Stop::Timeout))),
+            () = self.cancel.cancelled() => Err(Stop::HostStalled(Box::new(Stop::Cancelled))),
         }
     }
 }

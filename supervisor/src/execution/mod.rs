@@ -22,14 +22,14 @@ use outcome::Outcome;
 pub use record::Recorded;
 pub use request::{ExecutionRequest, RequestRefusal, WireExecution};
 
-use crate::admission::{Admission, Overloaded};
+use crate::admission::{Admission, Overloaded, Permit};
 use crate::analysis::{Analysis, AnalysisError};
 use crate::audit::Audit;
 use crate::clock::now_ms;
 use crate::config::limits;
 use crate::ids::ExecutionId;
 use crate::pool::{Lease, LeaseError, Pool};
-use crate::protocol::ErrorDetails;
+use crate::protocol::{ErrorDetails, FromGuest, FromHost};
 use crate::runtime::Tasks;
 use crate::store::StoreError;
 use crate::worker::{BoundHost, Guest};
@@ -49,6 +49,17 @@ pub enum ExecutionRefusal {
     Audit(StoreError),
     #[error("the supervisor is shutting down")]
     ShuttingDown,
+    #[error("the caller went away before the program started")]
+    Cancelled,
+}
+
+/// A program that can start, or whose environment could not be initialized.
+struct Prepared {
+    program: analyzer::Program,
+    permit: Permit,
+    started_at: i64,
+    started: Instant,
+    lease: Result<Lease, LeaseError>,
 }
 
 /// What executions need.
@@ -62,7 +73,7 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// Runs a program. `cancel` ends it; the record is written all the same.
+    /// Runs a program. `cancel` ends it; once it has started, the record is written all the same.
     pub async fn execute(
         &self,
         request: ExecutionRequest,
@@ -71,13 +82,12 @@ impl Executor {
         if self.tasks.is_shutting_down() {
             return Err(ExecutionRefusal::ShuttingDown);
         }
-        let program = self.analysis.program(request.code()).await?;
-        let _permit = self.admission.admit().await?;
+        let Prepared { program, permit, started_at, started, lease } = tokio::select! {
+            prepared = self.prepare(&request) => prepared?,
+            () = cancel.cancelled() => return Err(ExecutionRefusal::Cancelled),
+        };
         let id = ExecutionId::new();
-        let started_at = now_ms();
-        let started = Instant::now();
-        let environment = Arc::clone(request.environment());
-        let Lease { guest, host } = match self.pool.lease(&environment, request.agent()).await {
+        let Lease { guest, host } = match lease {
             Ok(lease) => lease,
             Err(LeaseError::Initialize(error)) => {
                 let outcome = outcome::initialize_failed(&error);
@@ -85,28 +95,40 @@ impl Executor {
             }
             Err(error) => return Err(ExecutionRefusal::Start(error)),
         };
-        let driven = driver::drive(&id, &request, program, guest, host, cancel).await;
+        let environment = Arc::clone(request.environment());
         let agent = request.agent().clone();
+        let driven = driver::drive(&id, &request, program, guest, host, cancel).await;
         let (recorded, guest) = tokio::join!(
-            self.record(id, request, driven.outcome, started_at, started),
-            driven.guest_left.proven_idle()
+            self.record(id.clone(), request, driven.outcome, started_at, started),
+            driven.guest_left.proven_idle(&id)
         );
         if let Some(guest) = guest {
             self.pool.give_back_guest(&environment, &agent, guest);
         }
-        if let Some(left) = driven.host_left {
-            let pool = self.pool.clone();
-            if left.has_open_calls() {
-                self.tasks.spawn(async move {
-                    if let Some(host) = left.settled().await {
-                        pool.give_back_host(&environment, &agent, host);
-                    }
-                });
-            } else if let Some(host) = left.settled().await {
+        let Some(left) = driven.host_left else { return recorded };
+        if !left.has_open_calls() {
+            self.pool.give_back_host(&environment, &agent, left.into_host());
+            return recorded;
+        }
+        let pool = self.pool.clone();
+        self.tasks.spawn(async move {
+            if let Some(host) = left.settled().await {
                 pool.give_back_host(&environment, &agent, host);
             }
-        }
+            // Until here the host is one of those that may exist at once.
+            drop(permit);
+        });
         recorded
+    }
+
+    /// Everything up to the start of the program: bounded in number and in time.
+    async fn prepare(&self, request: &ExecutionRequest) -> Result<Prepared, ExecutionRefusal> {
+        let place = self.admission.enter()?;
+        let program = self.analysis.program(request.code()).await?;
+        let permit = self.admission.admit(place).await?;
+        let (started_at, started) = (now_ms(), Instant::now());
+        let lease = self.pool.lease(request.environment(), request.agent()).await;
+        Ok(Prepared { program, permit, started_at, started, lease })
     }
 
     async fn record(
@@ -127,11 +149,11 @@ impl Executor {
 pub struct GuestLeft(pub Option<Guest>);
 
 impl GuestLeft {
-    async fn proven_idle(self) -> Option<Guest> {
+    async fn proven_idle(self, id: &ExecutionId) -> Option<Guest> {
         let mut guest = self.0?;
         let idle = tokio::time::timeout(limits::IDLE_TIME_MAX, guest.connection.receive()).await;
         match idle {
-            Ok(Ok(crate::protocol::FromGuest::Idle {})) => {
+            Ok(Ok(FromGuest::Idle { execution_id })) if execution_id == id.as_str() => {
                 guest.executions += 1;
                 Some(guest)
             }
@@ -160,7 +182,6 @@ impl HostLeft {
 
     /// Waits for the answers to open calls; a host that does not give them is ended.
     async fn settled(mut self) -> Option<BoundHost> {
-        use crate::protocol::FromHost;
         let answers = async {
             while !self.open_calls.is_empty() {
                 let answered = match self.host.receive().await {
@@ -178,8 +199,12 @@ impl HostLeft {
             true
         };
         let settled = tokio::time::timeout(limits::LEFT_CALLS_TIME_MAX, answers).await.unwrap_or(false);
+        settled.then(|| self.into_host())
+    }
+
+    fn into_host(mut self) -> BoundHost {
         self.host.executions += 1;
-        settled.then_some(self.host)
+        self.host
     }
 }
 

@@ -3,7 +3,6 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use tokio_util::sync::CancellationToken;
 
 use super::body::read_json;
 use super::json;
@@ -18,7 +17,7 @@ pub async fn execute(State(daemon): State<Daemon>, request: Request) -> Result<R
     let wire: WireExecution = read_json(request, limits::EXECUTE_BODY_BYTES_MAX).await?;
     let checked =
         ExecutionRequest::check(wire, &daemon.provisioner.catalogue).map_err(ExecutionRefusal::from)?;
-    let cancel = CancellationToken::new();
+    let cancel = daemon.tasks.stop_token();
     let _cancel_when_dropped = cancel.clone().drop_guard();
     let (reply, answer) = tokio::sync::oneshot::channel();
     let executor = daemon.executor.clone();

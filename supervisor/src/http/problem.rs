@@ -174,7 +174,7 @@ impl From<ExecutionRefusal> for Problem {
                 code: "audit_failed".to_owned(),
                 ..Problem::internal(&error)
             },
-            ExecutionRefusal::ShuttingDown => Problem::not_ready(&message),
+            ExecutionRefusal::ShuttingDown | ExecutionRefusal::Cancelled => Problem::not_ready(&message),
         }
     }
 }
@@ -227,6 +227,15 @@ fn of_analysis(error: AnalysisError, code: &str, error_type: &str) -> Problem {
         ),
         AnalysisError::Launch(error) => Problem::internal(&error),
         AnalysisError::OutOfTurn => Problem::internal(&AnalysisError::OutOfTurn),
+        AnalysisError::Busy => Problem {
+            retry_after: Some(1),
+            ..Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "Overloaded",
+                AnalysisError::Busy.to_string(),
+            )
+        },
     }
 }
 

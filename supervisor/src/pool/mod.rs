@@ -13,7 +13,7 @@
 
 mod idle;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -63,6 +63,8 @@ struct State {
     starting_guests: HashMap<u64, usize>,
     guests: Idle<Binding, Guest>,
     spare_hosts: Idle<Version, SpareHost>,
+    /// Versions for which a spare host is starting.
+    starting_hosts: HashSet<Version>,
     hosts: Idle<Binding, KeptHost>,
     closed: bool,
 }
@@ -104,6 +106,7 @@ impl Pool {
             starting_guests: HashMap::new(),
             guests: Idle::new(capacity.idle_processes_max),
             spare_hosts: Idle::new(capacity.idle_processes_max),
+            starting_hosts: HashSet::new(),
             hosts: Idle::new(capacity.idle_processes_max),
             closed: false,
         };
@@ -136,7 +139,7 @@ impl Pool {
         }
         let agent = (isolation == GuestIsolation::Agent).then(|| agent.clone());
         let mut state = self.state();
-        if !state.closed {
+        if !state.closed && !environment.is_retired() {
             let binding = Binding { version: Version::of(environment), agent };
             drop(state.guests.put(binding, guest, Instant::now()));
         }
@@ -150,7 +153,11 @@ impl Pool {
         let used_up = kept.host.executions >= limits::EXECUTIONS_PER_PROCESS_MAX;
         let retired = {
             let mut state = self.state();
-            if state.closed || used_up { vec![kept] } else { state.hosts.put(binding, kept, Instant::now()) }
+            if state.closed || used_up || environment.is_retired() {
+                vec![kept]
+            } else {
+                state.hosts.put(binding, kept, Instant::now())
+            }
         };
         self.retire(retired);
     }
@@ -158,7 +165,7 @@ impl Pool {
     /// Keeps a loaded host for the next agent.
     pub fn offer_host(&self, environment: &Arc<Environment>, host: LoadedHost) {
         let mut state = self.state();
-        if !state.closed {
+        if !state.closed && !environment.is_retired() {
             let spare = SpareHost { host, _environment: Arc::clone(environment) };
             drop(state.spare_hosts.put(Version::of(environment), spare, Instant::now()));
         }
@@ -166,6 +173,7 @@ impl Pool {
 
     /// Retires everything that was kept for an environment that is no more.
     pub fn forget(&self, environment: &Environment) {
+        environment.retire();
         let version = Version::of(environment);
         let retired = {
             let mut state = self.state();
@@ -265,7 +273,13 @@ impl Pool {
         let backends = &environment.definition.backend_urls;
         let kept = self.state().hosts.take(&binding, |kept| !kept.host.process().has_ended());
         if let Some(KeptHost { host, .. }) = kept {
-            return host.rebind(agent, backends).await.map_err(LeaseError::Initialize);
+            match host.rebind(agent, backends).await {
+                Ok(host) => return Ok(host),
+                // What an earlier agent left of the host is not this one's failure.
+                Err(error) => {
+                    tracing::info!(environment = %environment.name(), %error, "a host could not be rebound")
+                }
+            }
         }
         let spare = self.state().spare_hosts.take(&version, |spare| !spare.host.has_ended());
         let loaded = match spare {
@@ -277,15 +291,23 @@ impl Pool {
     }
 
     fn replace_spare_host(&self, environment: &Arc<Environment>) {
+        let version = Version::of(environment);
+        let mut state = self.state();
+        if state.closed || state.spare_hosts.holds(&version) || !state.starting_hosts.insert(version.clone())
+        {
+            return;
+        }
+        drop(state);
         let pool = self.clone();
         let environment = Arc::clone(environment);
         self.shared.tasks.spawn(async move {
-            if pool.state().spare_hosts.holds(&Version::of(&environment)) {
-                return;
-            }
-            match start_host(&pool.shared.launcher, &environment).await {
+            let started = start_host(&pool.shared.launcher, &environment).await;
+            pool.state().starting_hosts.remove(&version);
+            match started {
                 Ok(host) => pool.offer_host(&environment, host),
-                Err(error) => tracing::error!(environment = %environment.name(), %error, "a spare host could not be started"),
+                Err(error) => {
+                    tracing::error!(environment = %environment.name(), %error, "a spare host could not be started");
+                }
             }
         });
     }

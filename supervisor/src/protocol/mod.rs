@@ -74,11 +74,26 @@ pub enum ToGuest {
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum FromGuest {
     Ready {},
-    Log { level: LogLevel, text: String },
-    Call { call_id: u32, name: String, params: Box<RawValue> },
-    Completed { value: Box<RawValue> },
-    Threw { error: ErrorDetails },
-    Idle {},
+    Log { execution_id: String, level: LogLevel, text: String },
+    Call { execution_id: String, call_id: u32, name: String, params: Box<RawValue> },
+    Completed { execution_id: String, value: Box<RawValue> },
+    Threw { execution_id: String, error: ErrorDetails },
+    Idle { execution_id: String },
+}
+
+impl FromGuest {
+    /// The execution that the guest says it speaks of. It learns the id with the program, so a
+    /// message that was prepared for a later execution does not have its id.
+    pub fn execution_id(&self) -> Option<&str> {
+        match self {
+            FromGuest::Ready {} => None,
+            FromGuest::Log { execution_id, .. }
+            | FromGuest::Call { execution_id, .. }
+            | FromGuest::Completed { execution_id, .. }
+            | FromGuest::Threw { execution_id, .. }
+            | FromGuest::Idle { execution_id } => Some(execution_id),
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

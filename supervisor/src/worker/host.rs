@@ -65,7 +65,7 @@ struct Link {
 impl LoadedHost {
     pub async fn start(launcher: &Launcher, spec: HostSpec<'_>) -> Result<LoadedHost, HostError> {
         let folder = launcher.worker_folder()?;
-        let egress_folder = folder.join("egress");
+        let egress_folder = folder.0.join("egress");
         let egress = Egress::open(&egress_folder, spec.backends.values())?;
         let mut grants = launcher.harness_grants();
         grants.push(Grant::new(&egress_folder, places::EGRESS, Access::Connect));

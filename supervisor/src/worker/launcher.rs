@@ -16,7 +16,7 @@ use super::cgroup::{CgroupError, GroupLimits};
 use super::identity::Identities;
 use super::layers::{Layers, LayersError};
 use super::ownership::give_tree;
-use super::process::{Belongings, Process};
+use super::process::{Belongings, Process, WorkerFolder};
 use super::spawner::Spawner;
 use super::{cgroup, libraries};
 use crate::config::{Installation, limits};
@@ -52,7 +52,7 @@ pub struct Launch {
     pub memory_bytes_max: u64,
     pub stdout_bytes_max: usize,
     /// A folder of the host that is removed after the process.
-    pub folder: Option<PathBuf>,
+    pub folder: Option<WorkerFolder>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -167,17 +167,35 @@ impl Launcher {
     }
 
     /// A fresh folder for one process; give it to `Launch::folder`.
-    pub fn worker_folder(&self) -> Result<PathBuf, LaunchError> {
-        let folder = self.shared.run.join(self.shared.sequence.fetch_add(1, Ordering::Relaxed).to_string());
-        let made = std::fs::create_dir(&folder)
-            .and_then(|()| std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o711)));
-        made.map_err(|source| LaunchError::Prepare { path: folder.clone(), source })?;
+    pub fn worker_folder(&self) -> Result<WorkerFolder, LaunchError> {
+        let path = self.shared.run.join(self.shared.sequence.fetch_add(1, Ordering::Relaxed).to_string());
+        let prepare = |source| LaunchError::Prepare { path: path.clone(), source };
+        std::fs::create_dir(&path).map_err(prepare)?;
+        let folder = WorkerFolder(path.clone());
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o711)).map_err(prepare)?;
         Ok(folder)
     }
 
     /// Starts the process; its protocol socket is the second value.
     pub async fn launch(&self, launch: Launch) -> Result<(Process, UnixStream), LaunchError> {
         let name = format!("{}-{}", launch.kind, self.shared.sequence.fetch_add(1, Ordering::Relaxed));
+        let mut spec = self.spec(&launch);
+        let belongings = self.belongings(&name, launch)?;
+        spec.identity = belongings.identity.as_ref().map(|leased| leased.identity);
+        spec.cgroups = belongings.group.as_ref().map(|group| group.procs_files()).unwrap_or_default();
+        if let Some(identity) = spec.identity {
+            give_writable(&spec.grants, identity.uid).await?;
+        }
+        let (socket, theirs) = std::os::unix::net::UnixStream::pair().map_err(LaunchError::Spawn)?;
+        let child = self.shared.spawner.spawn(OwnedFd::from(theirs)).await.map_err(LaunchError::Spawn)?;
+        let process = Process::watch(&self.shared.tasks, name, child, belongings);
+        socket.set_nonblocking(true).map_err(LaunchError::Spawn)?;
+        let mut socket = UnixStream::from_std(socket).map_err(LaunchError::Spawn)?;
+        send_spec(&mut socket, &spec).await.map_err(LaunchError::Spawn)?;
+        Ok((process, socket))
+    }
+
+    fn belongings(&self, name: &str, launch: Launch) -> Result<Belongings, LaunchError> {
         let identity = match self.has(Layer::UserId) {
             true => Some(self.shared.identities.lease().ok_or(LaunchError::NoIdentity)?),
             false => None,
@@ -187,26 +205,13 @@ impl Launcher {
                 let group_limits = GroupLimits {
                     memory_bytes_max: launch.memory_bytes_max,
                     threads_max: limits::THREADS_MAX,
+                    cores_max: limits::CORES_MAX,
                 };
-                Some(Arc::new(hierarchy.create(&name, group_limits)?))
+                Some(Arc::new(hierarchy.create(name, group_limits)?))
             }
             _ => None,
         };
-        let mut spec = self.spec(&launch);
-        spec.identity = identity.as_ref().map(|leased| leased.identity);
-        spec.cgroups = group.as_ref().map(|group| group.procs_files()).unwrap_or_default();
-        if let Some(leased) = &identity {
-            give_writable(&spec.grants, leased.identity.uid)?;
-        }
-        let belongings =
-            Belongings { group, identity, folder: launch.folder, stdout_bytes_max: launch.stdout_bytes_max };
-        let (socket, theirs) = std::os::unix::net::UnixStream::pair().map_err(LaunchError::Spawn)?;
-        let child = self.shared.spawner.spawn(OwnedFd::from(theirs)).await.map_err(LaunchError::Spawn)?;
-        let process = Process::watch(&self.shared.tasks, name, child, belongings);
-        socket.set_nonblocking(true).map_err(LaunchError::Spawn)?;
-        let mut socket = UnixStream::from_std(socket).map_err(LaunchError::Spawn)?;
-        send_spec(&mut socket, &spec).await.map_err(LaunchError::Spawn)?;
-        Ok((process, socket))
+        Ok(Belongings { group, identity, folder: launch.folder, stdout_bytes_max: launch.stdout_bytes_max })
     }
 
     /// Removes the control groups' common folder; every process must have ended.
@@ -258,9 +263,14 @@ fn program_grants(program: &Path, target: &str) -> io::Result<Vec<Grant>> {
     Ok(grants)
 }
 
-fn give_writable(grants: &[Grant], uid: u32) -> Result<(), LaunchError> {
+/// The tree may be large, so it is walked aside.
+async fn give_writable(grants: &[Grant], uid: u32) -> Result<(), LaunchError> {
     for grant in grants.iter().filter(|grant| grant.access == Access::Write) {
-        give_tree(&grant.source, uid)
+        let path = grant.source.clone();
+        let given =
+            tokio::task::spawn_blocking(move || give_tree(&path, uid)).await.map_err(io::Error::other);
+        given
+            .and_then(|given| given)
             .map_err(|source| LaunchError::Prepare { path: grant.source.clone(), source })?;
     }
     Ok(())

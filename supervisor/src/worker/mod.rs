@@ -27,5 +27,5 @@ pub use guest::{Guest, node_arguments, node_environment};
 pub use host::{BoundHost, HostError, HostSpec, LoadedHost};
 pub use launcher::{Launch, LaunchError, Launcher, Program, places};
 pub use layers::{LayerState, LayersError};
-pub use ownership::give_tree;
+pub use ownership::{give_tree, read_untrusted, write_fresh};
 pub use process::{Exit, ExitCause, Process};

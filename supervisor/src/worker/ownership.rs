@@ -1,7 +1,9 @@
-//! Who owns a folder that a jailed process may write.
+//! Folders that a jailed process may write: who owns them, and how we read and write there without
+//! following what the process left.
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -23,4 +25,54 @@ pub fn give_tree(path: &Path, uid: u32) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Reads a text that a jailed process wrote: a plain file with one name, of at most so many bytes. No
+/// jailed process that could write there may be running.
+pub fn read_untrusted(path: &Path, bytes_max: usize) -> io::Result<String> {
+    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.nlink() != 1 || metadata.len() > bytes_max as u64 {
+        return Err(io::Error::other(format!(
+            "{} is not a plain file of at most {bytes_max} bytes",
+            path.display()
+        )));
+    }
+    let mut text = String::new();
+    file.take(bytes_max as u64).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Writes a new file, readable for all, in place of whatever has its name.
+pub fn write_fresh(path: &Path, content: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
+    file.write_all(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_that_a_process_left_are_neither_read_nor_written_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let (secret, link) = (folder.path().join("secret"), folder.path().join("link"));
+        fs::write(&secret, "secret").unwrap();
+        symlink(&secret, &link).unwrap();
+        assert!(read_untrusted(&link, 100).is_err());
+        write_fresh(&link, b"new").unwrap();
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
+        assert_eq!(read_untrusted(&link, 100).unwrap(), "new");
+        fs::hard_link(&secret, folder.path().join("hard")).unwrap();
+        assert!(read_untrusted(&folder.path().join("hard"), 100).is_err());
+        assert!(read_untrusted(&link, 2).is_err());
+        assert!(read_untrusted(Path::new("/dev/zero"), 100).is_err());
+    }
 }

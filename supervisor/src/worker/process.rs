@@ -65,13 +65,33 @@ pub struct Process {
     kill: DropGuard,
 }
 
-/// What belongs to a process and is released after it.
+/// What belongs to a process and is released after it, or at once when it could not be started.
 pub struct Belongings {
     pub group: Option<Arc<Group>>,
-    #[expect(dead_code, reason = "held, and free again when dropped")]
     pub identity: Option<Leased>,
-    pub folder: Option<PathBuf>,
+    #[expect(dead_code, reason = "held, and removed when dropped")]
+    pub folder: Option<WorkerFolder>,
     pub stdout_bytes_max: usize,
+}
+
+impl Drop for Belongings {
+    fn drop(&mut self) {
+        if let Some(group) = &self.group {
+            group.remove();
+        }
+    }
+}
+
+/// A folder of one process, removed when dropped.
+#[derive(Debug)]
+pub struct WorkerFolder(pub PathBuf);
+
+impl Drop for WorkerFolder {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(folder = %self.0.display(), %error, "a worker folder could not be removed");
+        }
+    }
 }
 
 impl Process {
@@ -86,7 +106,10 @@ impl Process {
             tracing::debug!(process = label, cause = ?exit.cause, "a jailed process has ended");
             // Nobody may be waiting any more.
             let _ = publish.send(Some(Arc::new(exit)));
-            release(belongings).await;
+            // Removing folders and groups blocks for a moment.
+            if tokio::task::spawn_blocking(move || drop(belongings)).await.is_err() {
+                tracing::error!("cleaning up after a jailed process panicked");
+            }
         });
         Process { name, group, exit, kill: kill.drop_guard() }
     }
@@ -182,23 +205,6 @@ async fn run(mut child: Child, belongings: &Belongings, killed: CancellationToke
         stderr,
         stdout,
         usage: belongings.group.as_ref().map(|group| group.usage()).unwrap_or_default(),
-    }
-}
-
-async fn release(belongings: Belongings) {
-    let cleaned = tokio::task::spawn_blocking(move || {
-        if let Some(group) = &belongings.group {
-            group.remove();
-        }
-        if let Some(folder) = &belongings.folder
-            && let Err(error) = std::fs::remove_dir_all(folder)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(folder = %folder.display(), %error, "a worker folder could not be removed");
-        }
-    });
-    if cleaned.await.is_err() {
-        tracing::error!("cleaning up after a jailed process panicked");
     }
 }
 

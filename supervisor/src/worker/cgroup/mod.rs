@@ -20,7 +20,12 @@ use std::time::Duration;
 pub struct GroupLimits {
     pub memory_bytes_max: u64,
     pub threads_max: u64,
+    /// Processor time per time.
+    pub cores_max: u64,
 }
+
+/// The period in which processor time is counted, in microseconds; both versions' default.
+const CPU_PERIOD_US: u64 = 100_000;
 
 /// What a group used since it was made (or since `reset_peak`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -235,7 +240,7 @@ fn read_key(folder: &Path, file: &str, key: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const LIMITS: GroupLimits = GroupLimits { memory_bytes_max: 1 << 20, threads_max: 5 };
+    const LIMITS: GroupLimits = GroupLimits { memory_bytes_max: 1 << 20, threads_max: 5, cores_max: 2 };
 
     #[test]
     fn version_1_is_used_where_version_2_has_no_controllers() {
@@ -244,11 +249,11 @@ mod tests {
         let mounts = Mounts {
             mountinfo: format!(
                 "1 1 0:1 / {at}/memory rw - cgroup cgroup rw,memory\n2 1 0:1 / {at}/pids rw - cgroup cgroup rw,pids\n\
-                 3 1 0:1 / {at}/cpuacct rw - cgroup cgroup rw,cpuacct\n4 1 0:1 / {at}/unified rw - cgroup2 cgroup2 rw\n"
+                 3 1 0:1 / {at}/cpu rw - cgroup cgroup rw,cpu,cpuacct\n4 1 0:1 / {at}/unified rw - cgroup2 cgroup2 rw\n"
             ),
-            memberships: "3:memory:/own\n2:pids:/\n1:cpuacct:/\n0::/\n".to_owned(),
+            memberships: "3:memory:/own\n2:pids:/\n1:cpu,cpuacct:/\n0::/\n".to_owned(),
         };
-        for folder in ["memory/own", "pids", "cpuacct", "unified"] {
+        for folder in ["memory/own", "pids", "cpu", "unified"] {
             fs::create_dir_all(root.path().join(folder)).unwrap();
         }
         fs::write(root.path().join("unified/cgroup.controllers"), "").unwrap();
@@ -258,6 +263,8 @@ mod tests {
         let memory = root.path().join("memory/own/cloister-t/guest-1");
         assert_eq!(fs::read_to_string(memory.join("memory.limit_in_bytes")).unwrap(), "1048576");
         assert_eq!(fs::read_to_string(root.path().join("pids/cloister-t/guest-1/pids.max")).unwrap(), "5");
+        let cpu = root.path().join("cpu/cloister-t/guest-1/cpu.cfs_quota_us");
+        assert_eq!(fs::read_to_string(cpu).unwrap(), "200000");
         assert_eq!(group.procs_files().len(), 3);
         fs::write(memory.join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
             .unwrap();
@@ -287,6 +294,7 @@ mod tests {
             ("memory.swap.max", "0"),
             ("memory.oom.group", "1"),
             ("pids.max", "5"),
+            ("cpu.max", "200000 100000"),
         ] {
             assert_eq!(fs::read_to_string(folder.join(file)).unwrap(), value, "{file}");
         }

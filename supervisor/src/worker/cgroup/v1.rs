@@ -4,24 +4,26 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    CgroupError, GroupLimits, GroupUsage, Mounts, create_folder, read_key, read_number, remove_leftovers,
-    write,
+    CPU_PERIOD_US, CgroupError, GroupLimits, GroupUsage, Mounts, create_folder, read_key, read_number,
+    remove_leftovers, write,
 };
 
-/// `cpuacct` measures and limits nothing; the others are needed.
-const CONTROLLERS: [(&str, bool); 3] = [("memory", true), ("pids", true), ("cpuacct", false)];
+/// Each with whether it is needed: without `cpu` the wall time is the limit, and `cpuacct` only
+/// measures. The last two are often one mount.
+const CONTROLLERS: [(&str, bool); 4] = [("memory", true), ("pids", true), ("cpu", false), ("cpuacct", false)];
 
 /// This supervisor's folder in each controller's hierarchy.
 #[derive(Clone, Debug)]
 pub struct Hierarchy {
     memory: PathBuf,
     pids: PathBuf,
+    cpu: Option<PathBuf>,
     cpuacct: Option<PathBuf>,
 }
 
 impl Hierarchy {
     pub fn prepare(mounts: &Mounts, name: &str) -> Result<Hierarchy, CgroupError> {
-        let [memory, pids, cpuacct] = CONTROLLERS.map(|(controller, needed)| {
+        let [memory, pids, cpu, cpuacct] = CONTROLLERS.map(|(controller, needed)| {
             let found = mounts
                 .of_type("cgroup")
                 .find(|(_, _, options)| options.split(',').any(|option| option == controller));
@@ -35,11 +37,12 @@ impl Hierarchy {
             Ok(Some(folder))
         });
         let needed = |folder: Option<PathBuf>| folder.ok_or(CgroupError::NoHierarchy);
-        Ok(Hierarchy { memory: needed(memory?)?, pids: needed(pids?)?, cpuacct: cpuacct? })
+        Ok(Hierarchy { memory: needed(memory?)?, pids: needed(pids?)?, cpu: cpu?, cpuacct: cpuacct? })
     }
 
     pub fn folders(&self) -> Vec<PathBuf> {
         let mut folders = vec![self.memory.clone(), self.pids.clone()];
+        folders.extend(self.cpu.clone());
         folders.extend(self.cpuacct.clone());
         folders.dedup();
         folders
@@ -60,6 +63,10 @@ impl Hierarchy {
             write(&group.memory, "memory.memsw.limit_in_bytes", limits.memory_bytes_max)?;
         }
         write(&self.pids.join(name), "pids.max", limits.threads_max)?;
+        if let Some(cpu) = &self.cpu {
+            write(&cpu.join(name), "cpu.cfs_period_us", CPU_PERIOD_US)?;
+            write(&cpu.join(name), "cpu.cfs_quota_us", limits.cores_max * CPU_PERIOD_US)?;
+        }
         Ok(group)
     }
 }

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    CgroupError, GroupLimits, GroupUsage, Mounts, create_folder, read_key, read_number, remove_leftovers,
-    write,
+    CPU_PERIOD_US, CgroupError, GroupLimits, GroupUsage, Mounts, create_folder, read_key, read_number,
+    remove_leftovers, write,
 };
 
 /// This supervisor's folder.
 #[derive(Clone, Debug)]
 pub struct Hierarchy {
     folder: PathBuf,
+    has_cpu: bool,
 }
 
 impl Hierarchy {
@@ -42,7 +43,7 @@ impl Hierarchy {
         create_folder(&folder)?;
         write(&folder, "cgroup.subtree_control", controllers)?;
         remove_leftovers(&folder);
-        Ok(Hierarchy { folder })
+        Ok(Hierarchy { folder, has_cpu: has("cpu") })
     }
 
     pub fn folders(&self) -> Vec<PathBuf> {
@@ -56,6 +57,9 @@ impl Hierarchy {
         write(&folder, "memory.swap.max", 0)?;
         write(&folder, "memory.oom.group", 1)?;
         write(&folder, "pids.max", limits.threads_max)?;
+        if self.has_cpu {
+            write(&folder, "cpu.max", format!("{} {CPU_PERIOD_US}", limits.cores_max * CPU_PERIOD_US))?;
+        }
         Ok(Group { folders: vec![folder] })
     }
 }
