@@ -26,7 +26,7 @@ export const describeError = (thrown) => {
 const replacer = (_key, value) => (typeof value === 'bigint' ? `${value}` : value);
 
 /**
- * @param {{ importFile: (file: string) => Promise<Record<string, any>>, send: (message: unknown) => void, sendText: (json: string) => void }} powers
+ * @param {{ importFile: (file: string) => Promise<Record<string, any>>, send: (message: import('../shared/protocol.js').FromHost) => void, sendText: (json: string) => void }} powers
  */
 export const makeEnvironment = ({ importFile, send, sendText }) => {
   /** @type {Record<string, Function>} */

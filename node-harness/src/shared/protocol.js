@@ -20,5 +20,20 @@
  *   | { deinitialize: {} }} ToHost
  *
  * @typedef {{ level: string, text: string }} LogEntry
+ *
+ * @typedef {{ ready: {} }
+ *   | { log: { executionId: string } & LogEntry }
+ *   | { call: { executionId: string, callId: number, name: string, params: unknown } }
+ *   | { completed: { executionId: string, value: unknown } }
+ *   | { threw: { executionId: string, error: ErrorDetails } }
+ *   | { idle: { executionId: string } }} FromGuest
+ *
+ * @typedef {{ ready: {} }
+ *   | { loaded: {} }
+ *   | { initialized: {} }
+ *   | { returned: { callId: number, value: unknown } }
+ *   | { threw: { callId: number | null, error: ErrorDetails } }
+ *   | { deinitialized: {} }
+ *   | { log: LogEntry }} FromHost
  */
 export {};

@@ -13,7 +13,7 @@ use crate::ids::EnvironmentName;
 
 /// The body of `POST /api/environments`, and `environment.toml` with the files beside it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct WireDefinition {
     pub environment_name: Option<String>,
     pub backend_urls: Option<BTreeMap<String, String>>,

@@ -14,7 +14,7 @@ use crate::ids::{AgentId, EnvironmentName};
 
 /// The body as written.
 #[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct WireExecution {
     pub environment_name: Option<String>,
     pub code: Option<String>,
