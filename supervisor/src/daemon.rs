@@ -89,6 +89,11 @@ impl Daemon {
         raise_open_files()?;
         let tasks = Tasks::default();
         let launcher = Launcher::new(tasks.clone(), Installation::find()?, &data.path).await?;
+        let report = doctor::examine_layers(&launcher, &settings.allow_missing);
+        if !report.safe {
+            launcher.clean_up();
+            return Err(StartError::Unsafe(report.refusal()));
+        }
         let (store, contents) = Store::open(&data.path.join("cloister.db"))?;
         let builds = Builds::open(data.path.join("builds"), &contents.builds).map_err(failed)?;
         let catalogue = Catalogue::restore(contents.environments, &builds);
@@ -124,7 +129,7 @@ impl Daemon {
         })
     }
 
-    /// Refuses to serve where untrusted code may not be run; otherwise gets spares ready.
+    /// Refuses to serve where a jail lets a forbidden act succeed; otherwise gets spares ready.
     pub async fn make_ready(&self) -> Result<Report, StartError> {
         let report = doctor::examine(&self.launcher, &self.settings.allow_missing).await;
         if !report.safe {

@@ -1,9 +1,6 @@
 //! Cloister's supervisor: runs AI-written JavaScript in jailed Node processes.
 //!
-//! ```text
-//!  ids, config, protocol ◄─ store, admission, egress, worker, analysis ◄─ pool, audit, environment
-//!                                                    ◄─ execution ◄─ daemon ◄─ http ◄─ cli
-//! ```
+//! ARCHITECTURE.md says which module may use which; `dependencies_point_one_way` keeps it.
 #![forbid(unsafe_code)]
 
 mod admission;

@@ -43,7 +43,7 @@ function connectThroughEgress(...values) {
   if (open.has(name)) {
     return Reflect.apply(connectSocket, this, [{ ...options, path: `${directory}/${name}` }, callback]);
   }
-  const message = `connect EACCES ${name}: this address is not among the environment's backendUrls`;
+  const message = `connect EACCES ${name}: this process may not reach this address (see backendUrls)`;
   const error = Object.assign(new Error(message), { code: 'EACCES', syscall: 'connect', address: host, port: options.port });
   process.nextTick(() => this.destroy(error));
   return this;

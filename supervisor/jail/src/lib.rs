@@ -18,7 +18,4 @@ mod spec;
 
 pub use profile::{Action, Condition, Profile, ProfileError, Rlimits, Rule, Value};
 pub use seccomp::{Facts, Programs, SeccompError};
-pub use spec::{
-    Access, Grant, Identity, Kind, LAUNCH_FAILED_EXIT_CODE, Layer, Namespaces, PROTOCOL_FD, SPEC_BYTES_MAX,
-    Spec,
-};
+pub use spec::{Access, Grant, Identity, Kind, Layer, Namespaces, PROTOCOL_FD, SPEC_BYTES_MAX, Spec};

@@ -12,14 +12,17 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use jail::{LAUNCH_FAILED_EXIT_CODE, SPEC_BYTES_MAX, Spec};
+use jail::{SPEC_BYTES_MAX, Spec};
+
+/// When the jail could not be built; the reason stands on the standard error.
+const FAILED: u8 = 121;
 
 fn main() -> ExitCode {
     let socket = sys::standard_input_socket();
     let Err(failure) = launch(socket);
     // Nothing is left to tell when the supervisor no longer reads.
     let _ = writeln!(std::io::stderr(), "jail-exec: {failure}");
-    ExitCode::from(u8::try_from(LAUNCH_FAILED_EXIT_CODE).unwrap_or(1))
+    ExitCode::from(FAILED)
 }
 
 fn launch(mut socket: UnixStream) -> Result<std::convert::Infallible, confine::Failure> {

@@ -14,9 +14,6 @@ pub const PROTOCOL_FD: i32 = 3;
 /// The largest spec that jail-exec reads, in bytes.
 pub const SPEC_BYTES_MAX: usize = 256 * 1024;
 
-/// The exit code of a jail-exec that could not build the jail. Its reason stands on stderr.
-pub const LAUNCH_FAILED_EXIT_CODE: i32 = 121;
-
 /// Which profile of `profiles/jail/` holds the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -6,7 +6,6 @@ use crate::store::{ExecutionRow, Store, StoreError, Write};
 #[derive(Clone)]
 pub struct Audit {
     store: Store,
-    /// The layers that the operator accepted to be without, for every record.
     missing_layers: String,
 }
 
@@ -18,8 +17,12 @@ impl Audit {
         Audit { store, missing_layers: missing_layers.join(" ") }
     }
 
-    pub async fn commit(&self, mut row: ExecutionRow) -> Result<Committed, StoreError> {
-        row.missing_layers.clone_from(&self.missing_layers);
+    /// The layers that the operator accepted to be without, which every record names.
+    pub fn missing_layers(&self) -> &str {
+        &self.missing_layers
+    }
+
+    pub async fn commit(&self, row: ExecutionRow) -> Result<Committed, StoreError> {
         self.store.commit(Write::Execution(Box::new(row))).await?;
         Ok(Committed(()))
     }

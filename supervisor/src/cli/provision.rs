@@ -69,7 +69,7 @@ async fn send(
         if format == Format::Json {
             return print_json(&answer);
         }
-        print(&format!("{name} can be provisioned; nothing was changed"));
+        print(&format!("the definition of {name} is valid; nothing was changed"));
         return Ok(());
     }
     let response = client.send(method, &path, Some(wire), "application/x-ndjson").await?;

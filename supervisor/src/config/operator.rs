@@ -52,6 +52,12 @@ impl Operator {
         }
     }
 
+    /// The proxies that the proxy variables name; npm uses them without telling.
+    pub fn proxies(&self) -> impl Iterator<Item = &String> {
+        let proxies = PROXY_VARIABLES.iter().filter(|name| !name.eq_ignore_ascii_case("NO_PROXY"));
+        proxies.filter_map(|name| self.npm_variables.get(*name))
+    }
+
     /// `/var/lib/cloister` as root, else the XDG data directory.
     pub fn default_data_dir(&self) -> Option<PathBuf> {
         if self.is_root {

@@ -46,15 +46,23 @@ pub struct Report {
     pub probes: Vec<ProbeReport>,
 }
 
-pub async fn examine(launcher: &Launcher, allow_missing: &BTreeSet<Layer>) -> Report {
-    let probes =
-        futures_util::future::join(probe::all(launcher, Kind::Guest), probe::all(launcher, Kind::Host)).await;
-    let probes: Vec<ProbeReport> = [probes.0, probes.1].concat();
-    let layers: Vec<LayerReport> =
+/// The layers alone, which every start demands.
+pub fn examine_layers(launcher: &Launcher, allow_missing: &BTreeSet<Layer>) -> Report {
+    let layers =
         launcher.layers().states().map(|(layer, state)| layer_report(launcher, layer, state)).collect();
     let lacking = launcher.layers().missing_required();
-    let accepted = lacking.iter().all(|(layer, _)| allow_missing.contains(layer));
-    Report { safe: accepted && probes.iter().all(|probe| probe.refused), layers, probes }
+    let safe = lacking.iter().all(|(layer, _)| allow_missing.contains(layer));
+    Report { safe, layers, probes: Vec::new() }
+}
+
+/// The layers, and what live processes can do in each jail that runs Node.
+pub async fn examine(launcher: &Launcher, allow_missing: &BTreeSet<Layer>) -> Report {
+    let mut report = examine_layers(launcher, allow_missing);
+    let kinds = [Kind::Guest, Kind::Host, Kind::Installer];
+    report.probes =
+        futures_util::future::join_all(kinds.map(|kind| probe::all(launcher, kind))).await.concat();
+    report.safe &= report.probes.iter().all(|probe| probe.refused);
+    report
 }
 
 impl Report {

@@ -22,16 +22,16 @@ struct Answer {
 /// Tries every act in a jail, each in a process of its own.
 pub async fn all(launcher: &Launcher, kind: Kind) -> Vec<ProbeReport> {
     // A listener of our own: the act must fail for want of a way, not of a listener.
-    let listener = TcpListener::bind("127.0.0.1:0");
-    let address = listener
-        .as_ref()
-        .ok()
-        .and_then(|listener| listener.local_addr().ok())
-        .map(|address| address.to_string());
+    let listener =
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let (address, _listener) = match listener {
+        Ok(listener) => listener,
+        Err(error) => return vec![unmade(kind, "connect", String::new(), &error)],
+    };
     let acts = [
         ("read", "/etc/passwd".to_owned()),
         ("write", "/tmp/cloister-probe".to_owned()),
-        ("connect", address.unwrap_or_else(|| "127.0.0.1:1".to_owned())),
+        ("connect", address.to_string()),
         ("spawn", "/bin/true".to_owned()),
         ("signal", std::process::id().to_string()),
     ];
@@ -40,12 +40,19 @@ pub async fn all(launcher: &Launcher, kind: Kind) -> Vec<ProbeReport> {
 }
 
 async fn one(launcher: &Launcher, kind: Kind, act: &'static str, target: String) -> ProbeReport {
-    let (refused, detail) = match run(launcher, kind, act, &target).await {
-        Ok(exit) => judge(&exit),
-        // A probe that cannot run proves nothing.
-        Err(error) => (false, format!("the probe could not be made: {error}")),
-    };
-    ProbeReport { jail: kind.to_string(), act: act.to_owned(), target, refused, detail }
+    match run(launcher, kind, act, &target).await {
+        Ok(exit) => {
+            let (refused, detail) = judge(&exit);
+            ProbeReport { jail: kind.to_string(), act: act.to_owned(), target, refused, detail }
+        }
+        Err(error) => unmade(kind, act, target, &error),
+    }
+}
+
+/// A probe that cannot run proves nothing.
+fn unmade(kind: Kind, act: &str, target: String, error: &dyn std::error::Error) -> ProbeReport {
+    let detail = format!("the probe could not be made: {error}");
+    ProbeReport { jail: kind.to_string(), act: act.to_owned(), target, refused: false, detail }
 }
 
 fn judge(exit: &Exit) -> (bool, String) {
@@ -54,7 +61,7 @@ fn judge(exit: &Exit) -> (bool, String) {
         (ExitCause::Signal(nix::libc::SIGSYS), _) => {
             (true, "the kernel ended the process (SIGSYS)".to_owned())
         }
-        _ => (false, format!("the probe itself failed: {}", exit.describe())),
+        _ => (false, format!("the probe itself failed: {}", exit.diagnosis())),
     }
 }
 
@@ -77,7 +84,7 @@ async fn run(
         stdout_bytes_max: limits::STDOUT_BYTES_MAX,
         folder: None,
     };
-    let (mut process, _socket) = launcher.launch(launch).await?;
+    let (process, _socket) = launcher.launch(launch).await?;
     let ended = tokio::time::timeout(limits::BOOT_TIME_MAX, process.ended()).await;
     ended.map_err(|_| LaunchError::Slow { kind })
 }

@@ -24,7 +24,6 @@ const REMOVED_PREFIX: &str = ".removed-";
 pub struct Build {
     digest: Digest,
     folder: PathBuf,
-    pub packages: u32,
 }
 
 impl Build {
@@ -79,7 +78,7 @@ impl Builds {
             let name = entry.file_name().to_string_lossy().into_owned();
             if stored.contains(&name) {
                 let digest = Digest::stored(name);
-                known.insert(digest.clone(), Arc::new(Build { digest, folder: entry.path(), packages: 0 }));
+                known.insert(digest.clone(), Arc::new(Build { digest, folder: entry.path() }));
             } else {
                 remove(&entry.path());
             }
@@ -101,14 +100,14 @@ impl Builds {
 
     /// Renames a staged build to its digest. When another request made the same build meanwhile, that
     /// one is used.
-    pub fn finish(&self, staged: &Path, digest: Digest, packages: u32) -> io::Result<Arc<Build>> {
+    pub fn finish(&self, staged: &Path, digest: Digest) -> io::Result<Arc<Build>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(build) = known.get(&digest) {
             return Ok(Arc::clone(build));
         }
         let folder = self.folder.join(digest.as_str());
         fs::rename(staged, &folder)?;
-        let build = Arc::new(Build { digest: digest.clone(), folder, packages });
+        let build = Arc::new(Build { digest: digest.clone(), folder });
         known.insert(digest, Arc::clone(&build));
         Ok(build)
     }
@@ -174,7 +173,7 @@ mod tests {
         let builds = Builds::open(folder.path().join("builds"), &[]).unwrap();
         let staged = builds.stage().unwrap();
         fs::create_dir(staged.path().join("build")).unwrap();
-        let build = builds.finish(&staged.path().join("build"), Digest::of_text("a"), 1).unwrap();
+        let build = builds.finish(&staged.path().join("build"), Digest::of_text("a")).unwrap();
         assert!(builds.collect().is_empty());
         let path = build.folder().to_owned();
         drop(build);

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use build::{Build, Builds};
 pub use definition::{Definition, GuestIsolation, HostIsolation, Isolation, Limits, WireDefinition};
+pub use npm::NpmError;
 pub use provision::{Condition, Phase, Progress, ProvisionRefusal, Provisioner, start_host};
 
 use crate::config::Policy;

@@ -13,7 +13,9 @@ use serde_json::Value;
 
 use crate::config::{Operator, limits};
 use crate::egress::{Egress, EgressError};
-use crate::worker::{ExitCause, Launch, LaunchError, Launcher, Program, places, write_fresh};
+use crate::worker::{
+    ExitCause, Launch, LaunchError, Launcher, Program, node_arguments, node_environment, places, write_fresh,
+};
 
 /// Where the folders of an installation are inside the jail.
 const BUILD: &str = "/build";
@@ -83,6 +85,7 @@ impl<'a> Npm<'a> {
         let settings: Value =
             serde_json::from_slice(&printed).map_err(|error| NpmError::Configuration(error.to_string()))?;
         npm.reachable = reachable(&settings);
+        npm.reachable.extend(operator.proxies().cloned());
         if let Some(file) = settings.get("cafile").and_then(Value::as_str) {
             npm.copy(Path::new(file), "ca.pem", "npm_config_cafile")?;
         }
@@ -153,15 +156,11 @@ impl<'a> Npm<'a> {
         let mut environment = self.environment.clone();
         let egress_inside = self.launcher.inside(&egress_folder, places::EGRESS);
         environment.insert("CLOISTER_EGRESS".to_owned(), egress_inside.to_string_lossy().into_owned());
-        environment.insert("OPENSSL_CONF".to_owned(), "/nonexistent".to_owned());
+        environment.extend(node_environment());
         let script = self.launcher.inside(&npm, places::NPM).join("bin/npm-cli.js");
-        let fixed = [
-            format!("--max-old-space-size={}", limits::INSTALLER_HEAP_MEGABYTES_MAX),
-            "--v8-pool-size=1".to_owned(),
-            "--disable-sigusr1".to_owned(),
-            format!("--import={}", self.launcher.script("egress/preload.js")),
-            script.to_string_lossy().into_owned(),
-        ];
+        let mut fixed = node_arguments(limits::INSTALLER_HEAP_MEGABYTES_MAX);
+        fixed.push(format!("--import={}", self.launcher.script("egress/preload.js")));
+        fixed.push(script.to_string_lossy().into_owned());
         let mut grants = self.launcher.harness_grants();
         grants.push(Grant::new(npm, places::NPM, Access::Read));
         let config = self.config_folder();
@@ -188,7 +187,7 @@ impl<'a> Npm<'a> {
             stdout_bytes_max: limits::INSTALLER_STDOUT_BYTES_MAX,
             folder: Some(folder),
         };
-        let (mut process, _socket) = self.launcher.launch(launch).await?;
+        let (process, _socket) = self.launcher.launch(launch).await?;
         let ended = tokio::time::timeout(limits::INSTALL_TIME_MAX, process.ended()).await;
         let exit = ended.map_err(|_| NpmError::Slow)?;
         match exit.cause {
@@ -197,7 +196,7 @@ impl<'a> Npm<'a> {
                 tracing::debug!(code, stderr = exit.stderr, "npm failed");
                 Err(NpmError::Refused(reason(&exit.stderr)))
             }
-            ExitCause::Signal(_) => Err(NpmError::Refused(exit.describe())),
+            ExitCause::Signal(_) => Err(NpmError::Refused(exit.diagnosis())),
         }
     }
 }

@@ -180,11 +180,7 @@ impl Provisioner {
             build,
         });
         let host = start_host(&self.launcher, &environment).await.map_err(ProvisionRefusal::Load)?;
-        let build_row = BuildRow {
-            digest: environment.build.digest().to_string(),
-            packages: environment.build.packages,
-            created_at: now,
-        };
+        let build_row = BuildRow { digest: environment.build.digest().to_string(), created_at: now };
         self.store.commit(Write::Environment(Box::new((environment.row()?, build_row)))).await?;
         let replaced = self.catalogue.insert(Arc::clone(&environment));
         progress.report(Phase::Ready);
@@ -277,9 +273,8 @@ impl Provisioner {
         if let Some(build) = self.builds.find(&digest) {
             return Ok((build, package_lock));
         }
-        let packages = package_lock.as_deref().map_or(0, count_packages);
         if let Some(npm) = &npm {
-            progress.report(Phase::Install(packages));
+            progress.report(Phase::Install(package_lock.as_deref().map_or(0, count_packages)));
             npm.install().await?;
         }
         let code = exporting(&definition.code_implementation, implementation);
@@ -288,7 +283,7 @@ impl Provisioner {
         let finish = move || {
             take_over(&staged)?;
             write_fresh(&file, code.as_bytes())?;
-            let build = builds.finish(&staged, digest, packages);
+            let build = builds.finish(&staged, digest);
             // What npm left beside the build may be large.
             drop(staging);
             build

@@ -14,6 +14,7 @@ use std::time::Instant;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
+use super::check::{CallCheck, check_call, check_log};
 use super::ledger::{EffectState, Ledger};
 use super::outcome::{End, LogEntry, Outcome, Status};
 use super::request::ExecutionRequest;
@@ -23,7 +24,7 @@ use crate::config::limits;
 use crate::ids::ExecutionId;
 use crate::protocol::frame::FrameError;
 use crate::protocol::{Budgets, ErrorDetails, FromGuest, FromHost, LogLevel, ToGuest, ToHost};
-use crate::worker::{BoundHost, GroupUsage, Guest};
+use crate::worker::{BoundHost, GroupUsage, Guest, exit_of};
 
 /// The outcome, and what may be left of the processes.
 pub struct Driven {
@@ -31,9 +32,6 @@ pub struct Driven {
     pub guest_left: GuestLeft,
     pub host_left: Option<HostLeft>,
 }
-
-/// How far to wait for the exit of a guest whose connection broke.
-const EXIT_TIME_MAX: std::time::Duration = std::time::Duration::from_millis(500);
 
 pub async fn drive(
     id: &ExecutionId,
@@ -73,6 +71,9 @@ pub async fn drive(
     };
     Driven { outcome, guest_left, host_left }
 }
+
+/// How much of a name that a hostile guest made up is recorded.
+const NAME_CHARS_MAX: usize = 100;
 
 /// Why the loop ended.
 enum Stop {
@@ -131,12 +132,12 @@ async fn guest_lost(
     request: &ExecutionRequest,
     usage: &mut GroupUsage,
 ) -> End {
-    let Guest { mut process, .. } = guest;
+    let Guest { process, .. } = guest;
     if !matches!(error, FrameError::Closed) {
         tracing::warn!(process = process.name(), %error, "a guest was ended");
         return End::worker_lost("the program's process broke the protocol and was ended".to_owned());
     }
-    let Ok(exit) = tokio::time::timeout(EXIT_TIME_MAX, process.ended()).await else {
+    let Some(exit) = exit_of(&process).await else {
         return End::worker_lost("the program's process closed its connection and was ended".to_owned());
     };
     *usage = exit.usage;
@@ -226,47 +227,27 @@ impl Run<'_> {
     }
 
     fn log(&mut self, level: LogLevel, text: String) -> Result<(), Stop> {
-        // The harness adds one entry that says that the rest is dropped.
-        if self.logs.len() > limits::LOG_ENTRIES_MAX || text.len() > limits::LOG_BYTES_MAX {
-            return Err(lied("more log than the limit"));
-        }
+        check_log(self.logs.len(), &text).map_err(lied)?;
         self.logs.push(LogEntry { level, text });
         Ok(())
     }
 
     async fn call(&mut self, call_id: u32, name: String, params: Box<RawValue>) -> Result<(), Stop> {
-        if self.ledger.knows(call_id) {
-            return Err(lied("the number of an earlier call"));
-        }
-        let environment = self.request.environment();
-        let calls_max = environment.definition.api_calls_max();
-        let refusal = if !environment.endowments.contains(&name) {
-            Some(("api_not_provisioned", format!("{name} is not a function of this environment")))
-        } else if self.ledger.forwarded() >= calls_max {
-            Some(("api_call_limit", format!("more than {calls_max} API calls in one execution")))
-        } else if params.get().len() > limits::PARAMS_BYTES_MAX {
-            Some((
-                "params_too_large",
-                format!("the parameters of {name} are larger than {} bytes", limits::PARAMS_BYTES_MAX),
-            ))
-        } else {
-            None
-        };
-        if let Some((code, message)) = refusal {
-            // A harness that is whole refuses these itself, so a flood of them is an attack.
-            if self.ledger.has_refused(calls_max) {
-                return Err(lied("a flood of refused calls"));
+        let definition = &self.request.environment().definition;
+        let endowments = &self.request.environment().endowments;
+        let calls_max = definition.api_calls_max();
+        match check_call(&self.ledger, endowments, calls_max, call_id, &name, params.get().len()) {
+            CallCheck::Lie(what) => Err(lied(what)),
+            CallCheck::Refuse { code, message } => {
+                self.ledger.refuse(call_id, name.chars().take(NAME_CHARS_MAX).collect(), Instant::now());
+                let error = error_details("RangeError", code, message, None);
+                self.tell_guest(&ToGuest::Throw { call_id, error }).await
             }
-            self.ledger.refuse(call_id, bounded(name), Instant::now());
-            return self
-                .tell_guest(&ToGuest::Throw {
-                    call_id,
-                    error: error_details("RangeError", code, message, None),
-                })
-                .await;
+            CallCheck::Forward => {
+                self.ledger.begin(call_id, name.clone(), Instant::now());
+                self.tell_host(&ToHost::Call { call_id, name, params }).await
+            }
         }
-        self.ledger.begin(call_id, name.clone(), Instant::now());
-        self.tell_host(&ToHost::Call { call_id, name, params }).await
     }
 
     async fn on_host(&mut self, message: FromHost) -> Result<(), Stop> {
@@ -324,9 +305,4 @@ impl Run<'_> {
 
 fn lied(what: &str) -> Stop {
     Stop::GuestLost(FrameError::Garbage(what.to_owned()))
-}
-
-/// A name for the ledger that a hostile guest made up.
-fn bounded(name: String) -> String {
-    name.chars().take(100).collect()
 }

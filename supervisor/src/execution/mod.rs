@@ -7,6 +7,7 @@
 //!
 //! Each arrow takes the value on its left; there is no other way to make the one on its right.
 
+mod check;
 mod driver;
 mod ledger;
 mod outcome;

@@ -84,7 +84,7 @@ impl Recorded {
             error,
             result_bytes: result_bytes as u64,
             effects: serde_json::to_string(&outcome.effects).unwrap_or_default(),
-            missing_layers: String::new(),
+            missing_layers: audit.missing_layers().to_owned(),
             started_at,
             duration_ms: milliseconds(duration),
             cpu_ms: outcome.cpu_ms,

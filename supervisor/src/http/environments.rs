@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -83,12 +84,13 @@ pub async fn show(
 
 pub async fn create(
     State(daemon): State<Daemon>,
-    query: Query<Options>,
+    query: Result<Query<Options>, QueryRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
+    let dry_run_wanted = options(query)?.dry_run;
     let followed = wants_events(request.headers());
     let wire: WireDefinition = read_json(request, limits::ENVIRONMENT_BODY_BYTES_MAX).await?;
-    if query.dry_run {
+    if dry_run_wanted {
         return dry_run(&daemon, wire).await;
     }
     provision(daemon, wire, Condition::Absent, followed).await
@@ -97,9 +99,10 @@ pub async fn create(
 pub async fn replace(
     State(daemon): State<Daemon>,
     Path(name): Path<String>,
-    query: Query<Options>,
+    query: Result<Query<Options>, QueryRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
+    let dry_run_wanted = options(query)?.dry_run;
     let followed = wants_events(request.headers());
     let condition = condition(request.headers())?;
     let mut wire: WireDefinition = read_json(request, limits::ENVIRONMENT_BODY_BYTES_MAX).await?;
@@ -113,7 +116,7 @@ pub async fn replace(
         }
         _ => wire.environment_name = Some(name),
     }
-    if query.dry_run {
+    if dry_run_wanted {
         return dry_run(&daemon, wire).await;
     }
     provision(daemon, wire, condition, followed).await
@@ -201,6 +204,12 @@ fn with_etag(status: StatusCode, environment: &Environment) -> Response {
     response
 }
 
+fn options(query: Result<Query<Options>, QueryRejection>) -> Result<Options, Problem> {
+    query
+        .map(|Query(options)| options)
+        .map_err(|rejection| Problem::invalid_parameter(&rejection.body_text()))
+}
+
 fn wants_events(headers: &HeaderMap) -> bool {
     headers.get(header::ACCEPT).is_some_and(|value| value.as_bytes() == NDJSON.as_bytes())
 }
@@ -212,7 +221,7 @@ fn condition(headers: &HeaderMap) -> Result<Condition, Problem> {
         Ok(text) if text.len() > 2 && text.starts_with('"') && text.ends_with('"') && !text.contains(',') => {
             Ok(Condition::Unchanged(text.trim_matches('"').to_owned()))
         }
-        _ => Err(Problem::invalid_header("If-Match must be one quoted ETag, or *")),
+        _ => Err(Problem::invalid_parameter("If-Match must be one quoted ETag, or *")),
     }
 }
 

@@ -1,33 +1,24 @@
 //! Whether the supervisor lives, is ready, and which version it is.
 
-use axum::extract::{Query, State};
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::Deserialize;
 
 use super::json;
 use super::problem::Problem;
 use crate::daemon::Daemon;
 use crate::worker::LayerState;
 
-#[derive(Deserialize)]
-pub struct ReadyQuery {
-    verbose: Option<String>,
-}
-
 pub async fn live() -> Response {
     json(StatusCode::OK, &serde_json::json!({ "status": "ok" }))
 }
 
 /// With `?verbose`, the layers that hold jailed processes.
-pub async fn ready(
-    State(daemon): State<Daemon>,
-    Query(query): Query<ReadyQuery>,
-) -> Result<Response, Problem> {
+pub async fn ready(State(daemon): State<Daemon>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     if daemon.tasks.is_shutting_down() {
         return Err(Problem::not_ready("the supervisor is shutting down"));
     }
-    if query.verbose.is_none() {
+    if query.as_deref() != Some("verbose") {
         return Ok(json(StatusCode::OK, &serde_json::json!({ "status": "ready" })));
     }
     let layers: serde_json::Map<String, serde_json::Value> = daemon

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::AnalysisError;
-use crate::environment::ProvisionRefusal;
+use crate::environment::{NpmError, ProvisionRefusal};
 use crate::execution::{ExecutionRefusal, RequestRefusal};
 use crate::fields::FieldError;
 use crate::worker::HostError;
@@ -105,7 +105,8 @@ impl Problem {
         )
     }
 
-    pub fn invalid_header(detail: &str) -> Problem {
+    /// A header or a query that cannot be used.
+    pub fn invalid_parameter(detail: &str) -> Problem {
         Problem::new(StatusCode::BAD_REQUEST, "invalid_request", "InvalidRequest", detail)
     }
 
@@ -199,12 +200,14 @@ impl From<ProvisionRefusal> for Problem {
             ProvisionRefusal::TooMany => {
                 Problem::new(StatusCode::INSUFFICIENT_STORAGE, "too_many_environments", "Overloaded", message)
             }
-            ProvisionRefusal::Install(_) => {
+            ProvisionRefusal::Install(NpmError::Refused(_) | NpmError::Slow) => {
                 Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "install_failed", "InstallError", message)
             }
-            ProvisionRefusal::Load(
-                HostError::Threw { .. } | HostError::Slow { .. } | HostError::Ended { .. },
-            ) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "load_failed", "LoadError", message),
+            ProvisionRefusal::Install(error) => Problem::internal(&error),
+            ProvisionRefusal::Load(HostError::Ended { printed, .. }) => {
+                load_failed(format!("{message}: {printed}"))
+            }
+            ProvisionRefusal::Load(HostError::Threw { .. } | HostError::Slow { .. }) => load_failed(message),
             ProvisionRefusal::Load(error) => Problem::internal(&error),
             ProvisionRefusal::Analysis(error) => {
                 of_analysis(error, "invalid_implementation", "ValidationError")
@@ -214,6 +217,10 @@ impl From<ProvisionRefusal> for Problem {
             ProvisionRefusal::Json(error) => Problem::internal(&error),
         }
     }
+}
+
+fn load_failed(detail: String) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "load_failed", "LoadError", detail)
 }
 
 fn of_analysis(error: AnalysisError, code: &str, error_type: &str) -> Problem {

@@ -89,7 +89,7 @@ mod tests {
             created_at: 1,
             updated_at: 2,
         };
-        Write::Environment(Box::new((row, BuildRow { digest: "d".to_owned(), packages: 0, created_at: 1 })))
+        Write::Environment(Box::new((row, BuildRow { digest: "d".to_owned(), created_at: 1 })))
     }
 
     #[tokio::test]

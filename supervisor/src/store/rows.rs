@@ -21,7 +21,6 @@ pub struct EnvironmentRow {
 #[derive(Clone, Debug)]
 pub struct BuildRow {
     pub digest: String,
-    pub packages: u32,
     pub created_at: i64,
 }
 
@@ -91,8 +90,8 @@ pub fn apply(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<(
 fn save_build(transaction: &Transaction<'_>, row: &BuildRow) -> rusqlite::Result<()> {
     execute(
         transaction,
-        "INSERT INTO builds (digest, packages, created_at) VALUES (?1, ?2, ?3) ON CONFLICT (digest) DO NOTHING",
-        params![row.digest, row.packages, row.created_at],
+        "INSERT INTO builds (digest, created_at) VALUES (?1, ?2) ON CONFLICT (digest) DO NOTHING",
+        params![row.digest, row.created_at],
     )
 }
 

@@ -9,9 +9,9 @@ use std::path::Path;
 
 use jail::{Access, Grant, Kind};
 
-use super::guest::{await_ready, node_arguments, node_environment, started};
 use super::launcher::{Launch, LaunchError, Launcher, Program, places};
-use super::process::{LINGER, Process};
+use super::node::{await_ready, exit_of, node_arguments, node_environment, started};
+use super::process::Process;
 use crate::config::limits;
 use crate::egress::Egress;
 use crate::ids::AgentId;
@@ -39,7 +39,8 @@ pub enum HostError {
     #[error("{step} did not end within {seconds} s")]
     Slow { step: &'static str, seconds: u64 },
     #[error("the environment's process {reason}")]
-    Ended { reason: String },
+    /// What it printed stands beside: it is for the contributor and not for agents.
+    Ended { reason: String, printed: String },
 }
 
 /// Loaded, and not yet initialized for anybody.
@@ -139,7 +140,7 @@ impl BoundHost {
 
     /// Why a host whose connection failed is gone.
     pub async fn into_reason(self) -> String {
-        end_of(self.link.process).await
+        reason_of(&self.link.process).await.0
     }
 
     /// Takes the host over for another agent, if it is bound to one: `Deinitialize`, `Initialize`.
@@ -205,19 +206,24 @@ impl Link {
             Err(_) => Err(HostError::Slow { step, seconds: time_max.as_secs() }),
             Ok(Ok(answer)) if wanted(&answer) => Ok(self),
             Ok(Ok(FromHost::Threw { call_id: None, error })) => Err(HostError::Threw { step, error }),
-            Ok(Ok(_)) => {
-                Err(HostError::Ended { reason: format!("sent a message out of turn during {step}") })
+            Ok(Ok(_)) => Err(ended(format!("sent a message out of turn during {step}"), String::new())),
+            Ok(Err(FrameError::Closed)) => {
+                let (reason, printed) = reason_of(&self.process).await;
+                Err(ended(reason, printed))
             }
-            Ok(Err(FrameError::Closed)) => Err(HostError::Ended { reason: end_of(self.process).await }),
-            Ok(Err(error)) => Err(HostError::Ended { reason: error.to_string() }),
+            Ok(Err(error)) => Err(ended(format!("failed: {error}"), String::new())),
         }
     }
 }
 
-/// Waits a moment for the end of a process that closed its connection, and says how it ended.
-pub async fn end_of(mut process: Process) -> String {
-    match tokio::time::timeout(LINGER, process.ended()).await {
-        Ok(exit) => exit.describe(),
-        Err(_) => "closed its connection".to_owned(),
+fn ended(reason: String, printed: String) -> HostError {
+    HostError::Ended { reason, printed }
+}
+
+/// Why a process whose connection is closed is gone, and the last that it printed.
+async fn reason_of(process: &Process) -> (String, String) {
+    match exit_of(process).await {
+        Some(exit) => (exit.describe(), exit.stderr.trim().to_owned()),
+        None => ("closed its connection".to_owned(), String::new()),
     }
 }

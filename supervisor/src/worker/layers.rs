@@ -109,8 +109,8 @@ async fn attempt(bare: &Launcher, layers: &[Layer]) -> Result<(), String> {
         stdout_bytes_max: limits::STDOUT_BYTES_MAX,
         folder: None,
     };
-    let (mut process, _socket) = launcher.launch(launch).await.map_err(|error| error.to_string())?;
+    let (process, _socket) = launcher.launch(launch).await.map_err(|error| error.to_string())?;
     let ended = tokio::time::timeout(limits::BOOT_TIME_MAX, process.ended()).await;
     let exit = ended.map_err(|_| "did not end in time".to_owned())?;
-    if exit.cause == ExitCause::Code(0) { Ok(()) } else { Err(exit.describe()) }
+    if exit.cause == ExitCause::Code(0) { Ok(()) } else { Err(exit.diagnosis()) }
 }

@@ -18,14 +18,16 @@ mod identity;
 mod launcher;
 mod layers;
 mod libraries;
+mod node;
 mod ownership;
 mod process;
 mod spawner;
 
 pub use cgroup::GroupUsage;
-pub use guest::{Guest, node_arguments, node_environment};
+pub use guest::Guest;
 pub use host::{BoundHost, HostError, HostSpec, LoadedHost};
 pub use launcher::{Launch, LaunchError, Launcher, Program, places};
 pub use layers::{LayerState, LayersError};
+pub use node::{exit_of, node_arguments, node_environment};
 pub use ownership::{give_tree, read_untrusted, write_fresh};
 pub use process::{Exit, ExitCause, Process};

@@ -9,7 +9,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Child;
@@ -41,17 +40,22 @@ pub struct Exit {
 }
 
 impl Exit {
-    /// In words, for an operator.
+    /// In words. What the process itself printed is hostile and may be confidential, so it is not
+    /// part of it.
     pub fn describe(&self) -> String {
-        let how = match self.cause {
+        match self.cause {
             _ if self.out_of_memory => "ran out of memory".to_owned(),
             ExitCause::Code(code) => format!("ended with code {code}"),
             ExitCause::Signal(nix::libc::SIGSYS) => "was ended for a forbidden system call".to_owned(),
             ExitCause::Signal(signal) => format!("was ended by signal {signal}"),
-        };
+        }
+    }
+
+    /// The same with what the process printed, for whoever wrote its code.
+    pub fn diagnosis(&self) -> String {
         match self.stderr.trim() {
-            "" => how,
-            text => format!("{how}: {text}"),
+            "" => self.describe(),
+            text => format!("{}: {text}", self.describe()),
         }
     }
 }
@@ -137,21 +141,22 @@ impl Process {
     }
 
     /// Waits for the end, without causing it.
-    pub async fn ended(&mut self) -> Arc<Exit> {
-        match self.exit.wait_for(Option::is_some).await {
-            Ok(exit) => exit.clone().unwrap_or_else(unknown_exit),
-            Err(_) => unknown_exit(),
-        }
+    pub async fn ended(&self) -> Arc<Exit> {
+        published(self.exit.clone()).await
     }
 
     /// Kills the process and waits until it is reaped.
     pub async fn kill(self) -> Arc<Exit> {
-        let Process { mut exit, kill, .. } = self;
+        let Process { exit, kill, .. } = self;
         drop(kill);
-        match exit.wait_for(Option::is_some).await {
-            Ok(exit) => exit.clone().unwrap_or_else(unknown_exit),
-            Err(_) => unknown_exit(),
-        }
+        published(exit).await
+    }
+}
+
+async fn published(mut exit: watch::Receiver<Option<Arc<Exit>>>) -> Arc<Exit> {
+    match exit.wait_for(Option::is_some).await {
+        Ok(exit) => exit.clone().unwrap_or_else(unknown_exit),
+        Err(_) => unknown_exit(),
     }
 }
 
@@ -238,6 +243,3 @@ async fn drain(pipe: Option<impl AsyncRead + Unpin>, mut take: impl FnMut(&[u8])
         take(&buffer[..count]);
     }
 }
-
-/// How long to wait for the exit of a process that closed its connection before it is killed.
-pub const LINGER: Duration = Duration::from_millis(200);

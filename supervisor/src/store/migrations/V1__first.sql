@@ -14,7 +14,6 @@ CREATE TABLE environments (
 -- A build folder, named by the digest of everything that went into it.
 CREATE TABLE builds (
     digest TEXT PRIMARY KEY NOT NULL,
-    packages INTEGER NOT NULL,
     created_at INTEGER NOT NULL
 ) STRICT;
 

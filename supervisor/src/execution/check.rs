@@ -1,0 +1,93 @@
+//! What a guest may send, whatever its harness checked before. Pure, so that every lie has a test.
+
+use super::ledger::Ledger;
+use crate::config::limits;
+
+/// What is to be done with a call.
+#[derive(Debug, PartialEq, Eq)]
+pub enum CallCheck {
+    Forward,
+    /// The program gets an error.
+    Refuse {
+        code: &'static str,
+        message: String,
+    },
+    /// No harness that is whole sends it: the process is ended.
+    Lie(&'static str),
+}
+
+pub fn check_call(
+    ledger: &Ledger,
+    endowments: &[String],
+    calls_max: u32,
+    call_id: u32,
+    name: &str,
+    params_bytes: usize,
+) -> CallCheck {
+    if ledger.knows(call_id) {
+        return CallCheck::Lie("the number of an earlier call");
+    }
+    let (code, message) = if !endowments.iter().any(|known| known == name) {
+        ("api_not_provisioned", format!("{name} is not a function of this environment"))
+    } else if ledger.forwarded() >= calls_max {
+        ("api_call_limit", format!("more than {calls_max} API calls in one execution"))
+    } else if params_bytes > limits::PARAMS_BYTES_MAX {
+        (
+            "params_too_large",
+            format!("the parameters of {name} are larger than {} bytes", limits::PARAMS_BYTES_MAX),
+        )
+    } else {
+        return CallCheck::Forward;
+    };
+    // A harness that is whole refuses these itself, so a flood of them is an attack.
+    if ledger.has_refused(calls_max) {
+        return CallCheck::Lie("a flood of refused calls");
+    }
+    CallCheck::Refuse { code, message }
+}
+
+/// The harness adds one entry that says that the rest is dropped.
+pub fn check_log(entries: usize, text: &str) -> Result<(), &'static str> {
+    if entries > limits::LOG_ENTRIES_MAX || text.len() > limits::LOG_BYTES_MAX {
+        return Err("more log than the limit");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_call_is_forwarded_refused_or_a_lie() {
+        let now = Instant::now();
+        let mut ledger = Ledger::default();
+        let endowments = ["A".to_owned()];
+        let check = |ledger: &Ledger, call_id, name: &str, bytes| {
+            check_call(ledger, &endowments, 2, call_id, name, bytes)
+        };
+        let refused = |result: CallCheck| match result {
+            CallCheck::Refuse { code, .. } => code,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(check(&ledger, 1, "A", 2), CallCheck::Forward);
+        assert_eq!(refused(check(&ledger, 1, "B", 2)), "api_not_provisioned");
+        assert_eq!(refused(check(&ledger, 1, "A", limits::PARAMS_BYTES_MAX + 1)), "params_too_large");
+        ledger.begin(1, "A".to_owned(), now);
+        assert_eq!(check(&ledger, 1, "A", 2), CallCheck::Lie("the number of an earlier call"));
+        ledger.begin(2, "A".to_owned(), now);
+        assert_eq!(refused(check(&ledger, 3, "A", 2)), "api_call_limit");
+        ledger.refuse(3, "A".to_owned(), now);
+        ledger.refuse(4, "A".to_owned(), now);
+        assert_eq!(check(&ledger, 5, "A", 2), CallCheck::Lie("a flood of refused calls"));
+    }
+
+    #[test]
+    fn a_log_is_bounded_in_entries_and_bytes() {
+        assert!(check_log(limits::LOG_ENTRIES_MAX, "x").is_ok());
+        assert!(check_log(limits::LOG_ENTRIES_MAX + 1, "x").is_err());
+        assert!(check_log(0, &"x".repeat(limits::LOG_BYTES_MAX + 1)).is_err());
+    }
+}
