@@ -78,6 +78,8 @@ fn an_unknown_function_is_named_with_those_that_exist() {
     assert_eq!((&details["code"], &details["line"]), (&json!("api_not_provisioned"), &json!(2)), "{details}");
     assert!(details["message"].as_str().unwrap().contains("GetRates"));
     assert!(details["hint"].as_str().unwrap().contains("Echo, Who, Fetch"), "{details}");
+    let own = supervisor.execute("const rates = [1]; rates()")["errorDetails"].clone();
+    assert_eq!((&own["message"], own.get("code")), (&json!("rates is not a function"), None), "{own}");
 }
 
 #[test]
@@ -98,8 +100,15 @@ fn timers_work_and_end_with_the_program() {
     supervisor.provision();
     let code = "setInterval(() => Echo({ late: true }), 1); return await new Promise((done) => setTimeout(done, 20, 'waited'))";
     assert_eq!(supervisor.result(code), "waited");
-    let execution = supervisor.execute("await new Promise((done) => setTimeout(done, 30)); return 1");
-    assert_eq!(execution["apiCallCount"], 0, "a timer of the first program was still running");
+    let quiet = |execution: Value| {
+        let seen = (&execution["status"], &execution["logs"], &execution["apiCallCount"]);
+        assert_eq!(
+            seen,
+            (&json!("completed"), &json!([]), &json!(0)),
+            "an ended program went on: {execution}"
+        );
+    };
+    quiet(supervisor.execute("await new Promise((done) => setTimeout(done, 30)); return 1"));
     let thrown =
         supervisor.execute("setTimeout(() => { throw new Error('late') }, 1); await new Promise(() => {})");
     assert_eq!(thrown["error"], "Error: late");
@@ -196,7 +205,7 @@ fn a_caller_that_goes_away_cancels_its_program_and_leaves_a_record() {
     std::io::Write::write_all(&mut stream, format!("{head}{body}").as_bytes()).unwrap();
     wait_for("the program to start", || backend.was_asked("/started").then_some(()));
     drop(stream);
-    let row = wait_for("the record", || records(&supervisor).into_iter().find(|row| row["agent"] == "gone"));
+    let row = wait_for("the record", || supervisor.records().into_iter().find(|row| row["agent"] == "gone"));
     assert_eq!(row["status"], "cancelled");
 }
 
@@ -206,7 +215,7 @@ fn every_execution_is_recorded_before_its_answer() {
     supervisor.provision();
     let code = "return await Echo({ a: 1 })";
     let execution = supervisor.execute_for("auditor", code);
-    let rows = records(&supervisor);
+    let rows = supervisor.records();
     let row =
         rows.iter().find(|row| row["id"] == execution["id"]).expect("the row is there when the answer is");
     assert_eq!(
@@ -219,23 +228,38 @@ fn every_execution_is_recorded_before_its_answer() {
     assert_eq!((&effects[0]["name"], &effects[0]["state"]), (&json!("Echo"), &json!("returned")));
 }
 
-/// The audit rows, read from the database as an operator would.
-fn records(supervisor: &Supervisor) -> Vec<Value> {
-    let path = supervisor.data().join("cloister.db");
-    let connection =
-        rusqlite::Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-    let mut statement = connection
-        .prepare("SELECT id, agent, environment, build, code, code_sha256, status, effects FROM executions")
-        .unwrap();
-    let names = ["id", "agent", "environment", "build", "code", "code_sha256", "status", "effects"];
-    let rows = statement
-        .query_map([], |row| {
-            let mut value = json!({});
-            for (index, name) in names.iter().enumerate() {
-                value[name] = row.get::<_, String>(index)?.into();
-            }
-            Ok(value)
-        })
-        .unwrap();
-    rows.map(Result::unwrap).collect()
+#[test]
+fn the_dials_of_isolation_decide_which_process_serves_whom() {
+    let supervisor = Supervisor::start();
+    supervisor.provision_with(json!({ "environmentName": "fresh", "isolation": { "guest": "execution" } }));
+    supervisor.provision_with(json!({ "environmentName": "shared", "isolation": { "guest": "environment", "host": "environment" } }));
+    let run = |environment: &str, agent: &str, code: &str| {
+        let body = json!({ "environmentName": environment, "userAgentId": agent, "code": code });
+        let answer = supervisor.post("/api/execute", &body);
+        assert_eq!(answer.body["status"], "completed", "{answer:?}");
+        answer.body
+    };
+    let who =
+        |environment: &str, agent: &str| run(environment, agent, "return await Who()")["result"].clone();
+    // A host that serves agents one after another is initialized anew for each.
+    let (first, second) = (who("shared", "one"), who("shared", "two"));
+    assert_eq!(first["pid"], second["pid"]);
+    assert_eq!((&second["agent"], &second["initialized"]), (&json!("two"), &json!(2)));
+    assert!(run("shared", "one", "return 1")["warnings"][0].as_str().unwrap().contains("SES alone"));
+    // A guest that served an execution is gone after it.
+    let guests = || {
+        crate::support::children(supervisor.pid())
+            .into_iter()
+            .filter(|child| child.kind() == "guest")
+            .map(|child| child.pid)
+            .collect::<Vec<_>>()
+    };
+    let before = guests();
+    for _ in 0..4 {
+        run("fresh", "one", "return 1");
+    }
+    wait_for("the guests of fresh executions to be gone", || {
+        before.iter().any(|pid| !guests().contains(pid)).then_some(())
+    });
+    assert_eq!(who("fresh", "one")["pid"], who("fresh", "one")["pid"], "the host stays with its agent");
 }

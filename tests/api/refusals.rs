@@ -57,6 +57,13 @@ fn wrong_requests_are_refused_each_in_its_own_way() {
         (execute(code(&format!("//{}", "x".repeat(256 * 1024)))), 413, "code_too_large", "InvalidRequest"),
         (execute(code(&"x".repeat(2 * 1024 * 1024))), 413, "body_too_large", "InvalidRequest"),
         (
+            supervisor.post("/api/environments?dryRun=perhaps", &json!({})),
+            400,
+            "invalid_request",
+            "InvalidRequest",
+        ),
+        (supervisor.post("/api/environments?colour=1", &json!({})), 400, "invalid_request", "InvalidRequest"),
+        (
             supervisor.post("/api/environments", &json!({ "environmentName": "a" })),
             400,
             "invalid_request",

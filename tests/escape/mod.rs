@@ -85,24 +85,104 @@ fn nothing_that_a_host_sees_can_be_written() {
     }
 }
 
+/// The guest's half of the pairs: not SES but the kernel must refuse, so SES is not there.
 #[test]
-fn every_jail_refuses_what_succeeds_outside() {
+fn an_owned_guest_cannot_do_what_the_same_code_does_outside() {
     let targets = Targets::new();
-    for (act, _, target) in targets.acts() {
+    let supervisor = Supervisor::with_owned_guests();
+    supervisor.provision();
+    assert_eq!(supervisor.result("return node('node:os').EOL.length"), 1, "the guest has all of Node");
+    let bodies = [
+        ("read", "return node('node:fs').readFileSync(TARGET).length"),
+        ("write", "node('node:fs').writeFileSync(TARGET, 'written')"),
+        (
+            "connect",
+            "const [host, port] = TARGET.split(':'); await new Promise((ok, no) => node('node:net').connect(Number(port), host).on('connect', ok).on('error', no))",
+        ),
+        ("spawn", "const { error } = node('node:child_process').spawnSync(TARGET); if (error) throw error"),
+        ("signal", "process.kill(Number(TARGET), 0)"),
+    ];
+    for ((act, _, target), (name, body)) in targets.acts().into_iter().zip(bodies) {
+        assert_eq!(act, name);
         assert_eq!(outside(act, &target)["succeeded"], true, "the control of {act}");
+        let execution = supervisor.execute(&body.replace("TARGET", &json!(target).to_string()));
+        // An error, or the end of the process by the filter.
+        let refused = execution["status"] == "worker_lost"
+            || ["ENOENT", "EROFS", "EACCES", "EPERM"]
+                .contains(&execution["errorDetails"]["code"].as_str().unwrap_or_default());
+        assert!(refused, "{act} in a guest: {execution}");
+        assert_eq!(supervisor.result("return 1"), 1);
     }
+}
+
+#[test]
+fn an_owned_guest_that_lies_loses_its_own_execution_only() {
+    let supervisor = Supervisor::with_owned_guests();
+    supervisor.provision();
+    let call =
+        "const call = (callId, name, params) => frame({ call: { executionId, callId, name, params } });";
+    let stay = "await new Promise(() => {})";
+    let lies = [
+        "raw('garbage that is no frame');".to_owned(),
+        "raw([255, 255, 255, 255]);".to_owned(),
+        "frame({ ready: {} });".to_owned(),
+        "frame({ idle: { executionId } });".to_owned(),
+        "frame({ completed: { value: 1 } });".to_owned(),
+        "frame({ completed: { executionId: 'exec_other', value: 'forged' } });".to_owned(),
+        "frame({ completed: { executionId, value: 'x'.repeat(1024 * 1024) } });".to_owned(),
+        "for (let i = 0; i < 200; i += 1) frame({ log: { executionId, level: 'log', text: 'x' } });"
+            .to_owned(),
+        "frame({ log: { executionId, level: 'log', text: 'x'.repeat(10000) } });".to_owned(),
+        format!("{call} call(1, 'Wait', {{ ms: 50 }}); call(1, 'Wait', {{ ms: 50 }});"),
+        format!("{call} for (let i = 0; i < 200; i += 1) call(i, 'NoSuchFunction', {{}});"),
+    ];
+    for lie in lies {
+        let execution = supervisor.execute(&format!("{lie} {stay}"));
+        assert_eq!(execution["status"], "worker_lost", "{lie}: {execution}");
+        assert_eq!(supervisor.execute_for("other", "return 7")["result"], 7);
+    }
+    let refused = supervisor.execute(&format!("{call} call(1, 'NoSuchFunction', {{}}); while (!received.length) await new Promise((go) => setTimeout(go, 1)); return received[0].throw.error.code"));
+    assert_eq!(
+        (&refused["result"], &refused["effects"][0]["state"]),
+        (&json!("api_not_provisioned"), &json!("refused"))
+    );
+}
+
+#[test]
+fn an_owned_guest_cannot_prepare_the_next_execution_s_result() {
+    let supervisor = Supervisor::with_owned_guests();
+    supervisor.provision();
+    let prepare = "setImmediate(() => setImmediate(() => frame({ completed: { executionId, value: 'forged' } }))); return 'first'";
+    assert_eq!(supervisor.result(prepare), "first");
+    let next = supervisor.execute("return 'second'");
+    assert_ne!(next["result"], "forged", "{next}");
+}
+
+#[test]
+fn every_jail_that_runs_node_refuses_what_succeeds_outside() {
     let supervisor = Supervisor::start();
     let output = supervisor.run(&["doctor", "-o", "json"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &report["safe"]), (Some(0), &json!(true)), "{report}");
-    let probes = report["probes"].as_array().unwrap();
-    for jail in ["guest", "host"] {
-        for (act, _, _) in targets.acts() {
-            let probe =
-                probes.iter().find(|probe| probe["jail"] == jail && probe["act"] == act).expect("a probe");
-            assert_eq!(probe["refused"], true, "{probe}");
-        }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    for probe in report["probes"].as_array().unwrap() {
+        assert_eq!(probe["refused"], true, "{probe}");
+        let act = probe["act"].as_str().unwrap();
+        // What the doctor listened on, and its own process, are gone.
+        let own = std::process::id().to_string();
+        let target = match act {
+            "connect" => &address,
+            "signal" => &own,
+            _ => probe["target"].as_str().unwrap(),
+        };
+        assert_eq!(outside(act, target)["succeeded"], true, "the control of {probe}");
     }
+    for jail in ["guest", "host", "installer"] {
+        let count = report["probes"].as_array().unwrap().iter().filter(|probe| probe["jail"] == jail).count();
+        assert_eq!(count, 5, "{jail}");
+    }
+    std::fs::remove_file("/tmp/cloister-probe").unwrap();
 }
 
 #[test]
@@ -115,10 +195,11 @@ fn guest_and_host_are_held_by_every_layer() {
     let jailed = wait_for("guests and hosts", || {
         let all: Vec<_> =
             children(supervisor.pid()).into_iter().filter(|child| child.kind() != "other").collect();
-        let has = |kind: &str| all.iter().any(|child| child.kind() == kind && child.status("Seccomp") == "2");
+        let has = |kind: &str| all.iter().any(|child| child.kind() == kind);
         (has("guest") && has("host")).then_some(all)
     });
-    for process in jailed.iter().filter(|process| process.status("Seccomp") == "2") {
+    for process in &jailed {
+        assert_eq!(process.status("Seccomp"), "2", "{process:?}");
         assert_eq!(process.status("NoNewPrivs"), "1", "{process:?}");
         assert!(process.status("Seccomp_filters").parse::<u32>().unwrap() >= 3, "{process:?}");
         for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
@@ -148,36 +229,32 @@ fn every_process_has_a_memory_limit_of_its_own() {
     let supervisor = Supervisor::start();
     supervisor.provision();
     supervisor.result("return 1");
-    let limited = wait_for("groups with limits", || {
-        let pids: Vec<i32> = children(supervisor.pid()).iter().map(|child| child.pid).collect();
-        let groups: Vec<_> =
-            crate::support::control_groups("cloister-").into_iter().flat_map(subfolders).collect();
-        let limits: Vec<u64> = groups
+    let mut seen = std::collections::HashSet::new();
+    let jailed: Vec<_> =
+        children(supervisor.pid()).into_iter().filter(|child| child.kind() != "other").collect();
+    assert!(jailed.len() >= 2);
+    for process in jailed {
+        let group = wait_for("its memory group", || memory_group(process.pid));
+        let limit = ["memory.limit_in_bytes", "memory.max"]
             .iter()
-            .filter(|group| {
-                let procs = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-                procs.lines().filter_map(|line| line.parse().ok()).any(|pid: i32| pids.contains(&pid))
-            })
-            .filter_map(|group| {
-                ["memory.limit_in_bytes", "memory.max"]
-                    .iter()
-                    .find_map(|file| std::fs::read_to_string(group.join(file)).ok())
-            })
-            .map(|text| text.trim().parse().unwrap())
-            .collect();
-        (limits.len() >= 2).then_some(limits)
-    });
-    assert!(limited.iter().all(|limit| *limit <= 1 << 30), "{limited:?}");
+            .find_map(|file| std::fs::read_to_string(group.join(file)).ok());
+        let limit: u64 = limit.unwrap().trim().parse().unwrap();
+        assert!(limit <= 1 << 30, "{limit} in {}", group.display());
+        assert!(seen.insert(group), "two processes share a group");
+    }
 }
 
-fn subfolders(folder: std::path::PathBuf) -> Vec<std::path::PathBuf> {
-    std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir())
-        .collect()
+/// The group with a memory limit that holds the process and nothing else.
+fn memory_group(pid: i32) -> Option<std::path::PathBuf> {
+    let folders = crate::support::control_groups("cloister-");
+    let groups =
+        folders.into_iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
+    groups.map(|entry| entry.path()).find(|group| {
+        let limited = ["memory.limit_in_bytes", "memory.max"].iter().any(|file| group.join(file).exists());
+        limited
+            && std::fs::read_to_string(group.join("cgroup.procs"))
+                .is_ok_and(|procs| procs.trim() == pid.to_string())
+    })
 }
 
 #[test]

@@ -76,3 +76,47 @@ fn an_installation_that_fails_leaves_nothing_and_says_what_npm_said() {
     assert_eq!(supervisor.get("/api/environments/broken").status, 404);
     assert_eq!(std::fs::read_dir(supervisor.data().join("builds")).unwrap().count(), 0);
 }
+
+#[test]
+fn provisioning_shows_how_many_packages_it_installs() {
+    let supervisor = Supervisor::start();
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("environment.toml", "name = 'counted'\n"),
+        ("package.json", r#"{"dependencies":{"axios":"1.21.1"}}"#),
+        ("index.js", USES_AXIOS),
+    ] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let output = supervisor.run(&["provision", folder.path().to_str().unwrap()]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let lines: Vec<&str> = stderr.lines().collect();
+    let [validate, resolve, install, load, ready] = lines.as_slice() else { panic!("{stderr}") };
+    assert_eq!([*validate, *resolve, *load, *ready], ["validate", "resolve packages", "load", "ready"]);
+    let count = install.strip_prefix("install ").and_then(|rest| rest.strip_suffix(" packages")).unwrap();
+    assert!(count.parse::<u32>().unwrap() >= 5, "{install}");
+}
+
+#[test]
+fn the_operator_s_registry_and_proxy_are_used() {
+    let body = json!({ "environmentName": "x", "backendUrls": {}, "packageJson": { "dependencies": { "ms": "2.1.3" } }, "codeImplementation": USES_AXIOS });
+    let registry = Backend::start();
+    let supervisor = Supervisor::with_variables(&[
+        ("npm_config_registry", &registry.url()),
+        ("npm_config_fetch_retries", "0"),
+    ]);
+    // The backend is no registry, so the installation fails; but it was asked.
+    assert_eq!(supervisor.post("/api/environments", &body).body["code"], "install_failed");
+    assert!(registry.was_asked("/ms"));
+
+    let proxy = Backend::start();
+    let variables = [
+        ("npm_config_registry", "http://registry.invalid/"),
+        ("HTTP_PROXY", &proxy.url()),
+        ("http_proxy", &proxy.url()),
+        ("npm_config_fetch_retries", "0"),
+    ];
+    let supervisor = Supervisor::with_variables(&variables);
+    assert_eq!(supervisor.post("/api/environments", &body).body["code"], "install_failed");
+    assert!(proxy.was_asked("http://registry.invalid/ms"));
+}

@@ -14,6 +14,9 @@ pub use supervisor::{Supervisor, node, probe_script, program};
 /// How long anything may take on a machine under load.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Between two looks at a state: the machine has other things to do.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// Waits until `state` holds, and fails with `what` when it does not within the bound.
 pub fn wait_for<T>(what: &str, mut state: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -22,7 +25,7 @@ pub fn wait_for<T>(what: &str, mut state: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::yield_now();
+        std::thread::sleep(PAUSE);
     }
 }
 

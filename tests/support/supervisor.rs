@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{IMPLEMENTATION, PATIENCE, wait_for};
+use super::{IMPLEMENTATION, wait_for};
 
 /// An HTTP answer.
 #[derive(Debug)]
@@ -26,7 +26,10 @@ pub struct Supervisor {
     child: Option<Child>,
     address: String,
     data: TempDir,
-    settings: Option<PathBuf>,
+    settings: PathBuf,
+    /// Another installation than the one that was built.
+    installation: Option<TempDir>,
+    variables: Vec<(String, String)>,
 }
 
 impl Supervisor {
@@ -36,13 +39,41 @@ impl Supervisor {
 
     /// Starts with a settings file of this content.
     pub fn with_settings(text: &str) -> Supervisor {
-        let data = tempfile::Builder::new().prefix("cloister-test-").tempdir().unwrap();
-        let settings = data.path().join("settings.toml");
-        std::fs::write(&settings, text).unwrap();
-        let mut supervisor =
-            Supervisor { child: None, address: String::new(), data, settings: Some(settings) };
+        let mut supervisor = Supervisor::prepare(text);
         supervisor.start_again();
         supervisor
+    }
+
+    /// Starts with environment variables.
+    pub fn with_variables(variables: &[(&str, &str)]) -> Supervisor {
+        let mut supervisor = Supervisor::prepare("");
+        let owned = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        supervisor.variables.extend(owned);
+        supervisor.start_again();
+        supervisor
+    }
+
+    /// Starts an installation whose guests do whatever their program says, with all of Node and
+    /// without SES: what an attacker has who owns the guest.
+    pub fn with_owned_guests() -> Supervisor {
+        let mut supervisor = Supervisor::prepare("");
+        supervisor.installation = Some(installation_with_owned_guests());
+        supervisor.start_again();
+        supervisor
+    }
+
+    fn prepare(settings_text: &str) -> Supervisor {
+        let data = tempfile::Builder::new().prefix("cloister-test-").tempdir().unwrap();
+        let settings = data.path().join("settings.toml");
+        std::fs::write(&settings, settings_text).unwrap();
+        Supervisor {
+            child: None,
+            address: String::new(),
+            data,
+            settings,
+            installation: None,
+            variables: Vec::new(),
+        }
     }
 
     /// Starts a supervisor on the same data directory; none must be running.
@@ -65,11 +96,13 @@ impl Supervisor {
 
     /// `supervisor` with this data directory and settings, and the arguments.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program("supervisor"));
-        command.args(arguments).arg("--data-dir").arg(self.data.path());
-        if let Some(settings) = &self.settings {
-            command.arg("--config").arg(settings);
-        }
+        let program = match &self.installation {
+            Some(folder) => folder.path().join("bin/supervisor"),
+            None => program("supervisor"),
+        };
+        let mut command = Command::new(program);
+        command.args(arguments).arg("--data-dir").arg(self.data.path()).arg("--config").arg(&self.settings);
+        command.envs(self.variables.iter().cloned());
         command
     }
 
@@ -157,6 +190,23 @@ impl Supervisor {
         answer.body
     }
 
+    /// The audit rows, read from the database as an operator would.
+    pub fn records(&self) -> Vec<Value> {
+        let path = self.data().join("cloister.db");
+        let connection =
+            rusqlite::Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        let names = ["id", "agent", "environment", "build", "code", "code_sha256", "status", "effects"];
+        let mut statement =
+            connection.prepare(&format!("SELECT {} FROM executions", names.join(", "))).unwrap();
+        let row = |row: &rusqlite::Row<'_>| {
+            let field =
+                |(index, name): (usize, &&str)| Ok(((*name).to_owned(), row.get::<_, String>(index)?.into()));
+            names.iter().enumerate().map(field).collect::<rusqlite::Result<serde_json::Map<_, _>>>()
+        };
+        let rows = statement.query_map([], row).unwrap();
+        rows.map(|row| Value::Object(row.unwrap())).collect()
+    }
+
     /// The result of code that must complete.
     pub fn result(&self, code: &str) -> Value {
         let execution = self.execute(code);
@@ -170,13 +220,7 @@ impl Drop for Supervisor {
         let Some(mut child) = self.child.take() else { return };
         // It may have ended already.
         let _ = kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM);
-        let deadline = std::time::Instant::now() + PATIENCE;
-        while child.try_wait().unwrap().is_none() {
-            if std::time::Instant::now() > deadline {
-                child.kill().unwrap();
-            }
-            std::thread::yield_now();
-        }
+        wait_for("the supervisor to end", || child.try_wait().unwrap());
     }
 }
 
@@ -238,3 +282,26 @@ pub fn node() -> PathBuf {
 pub fn probe_script() -> PathBuf {
     harness().join("src/probe/main.js")
 }
+
+/// The built programs, and the harness with another guest.
+fn installation_with_owned_guests() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("cloister-owned-").tempdir().unwrap();
+    let (bin, copy) = (folder.path().join("bin"), folder.path().join("node-harness"));
+    std::fs::create_dir(&bin).unwrap();
+    for name in ["supervisor", "jail-exec", "analyzer"] {
+        std::fs::copy(program(name), bin.join(name)).unwrap();
+    }
+    for part in ["egress", "host", "probe", "shared", "guest"] {
+        std::fs::create_dir_all(copy.join("src").join(part)).unwrap();
+        for entry in std::fs::read_dir(harness().join("src").join(part)).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, copy.join("src").join(part).join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    std::fs::copy(harness().join("package.json"), copy.join("package.json")).unwrap();
+    std::os::unix::fs::symlink(harness().join("node_modules"), copy.join("node_modules")).unwrap();
+    std::fs::write(copy.join("src/guest/main.js"), OWNED_GUEST).unwrap();
+    folder
+}
+
+const OWNED_GUEST: &str = include_str!("../fixtures/owned-guest.js");

@@ -47,8 +47,8 @@ const listed = (functions) => {
 };
 
 /**
- * What to say about a name that stands for nothing. SES gives such a name the value undefined, so
- * calling it is a TypeError.
+ * What to say about a call of a name that the program does not declare and that stands for nothing.
+ * SES gives such a name the value undefined, so calling it is a TypeError.
  *
  * @param {string} name
  * @param {string[]} functions
@@ -63,10 +63,10 @@ const unknownName = (name, functions) => {
 
 /**
  * @param {unknown} thrown
- * @param {{ linesBefore: number, functions: string[] }} program
+ * @param {{ linesBefore: number, unboundCalls: string[], functions: string[] }} program
  * @returns {import('../shared/protocol.js').ErrorDetails}
  */
-export const describeError = (thrown, { linesBefore, functions }) => {
+export const describeError = (thrown, { linesBefore, unboundCalls, functions }) => {
   if (typeof thrown !== 'object' || thrown === null) {
     const message = typeof thrown === 'symbol' || typeof thrown === 'function' ? `a ${typeof thrown}` : `${thrown}`;
     return { name: 'Error', message: message.toWellFormed().slice(0, MESSAGE_CHARS_MAX), hint: 'The program threw a value that is not an Error.' };
@@ -88,5 +88,5 @@ export const describeError = (thrown, { linesBefore, functions }) => {
     details.stack = [`${name}: ${message}`, ...shown].join('\n').toWellFormed();
   }
   const called = name === 'TypeError' && /^([\w$]+) is not a function$/.exec(message);
-  return called && !functions.includes(called[1]) ? { ...details, ...unknownName(called[1], functions) } : details;
+  return called && unboundCalls.includes(called[1]) ? { ...details, ...unknownName(called[1], functions) } : details;
 };

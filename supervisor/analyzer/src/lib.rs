@@ -48,6 +48,8 @@ pub struct Program {
     pub entry: Entry,
     /// Lines of `source` that precede the submitted text; columns are the same.
     pub lines_before: u32,
+    /// Names that the program calls and nowhere declares, each once.
+    pub unbound_calls: Vec<String>,
 }
 
 /// The module system in which an implementation is written.

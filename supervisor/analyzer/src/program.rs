@@ -3,11 +3,14 @@
 //! In this order: a top-level `main`; the whole program is one function expression; a body with
 //! top-level `return` or `await`; else a script whose completion value is the result.
 
+use std::collections::BTreeSet;
+
 use analyzer::{Answer, Entry, Program, Violation};
 use oxc_allocator::Allocator;
 use oxc_ast::ast::{
-    ArrowFunctionExpression, AwaitExpression, BindingPattern, Class, Declaration, Expression, ForOfStatement,
-    Function, ModuleDeclaration, Program as Tree, ReturnStatement, Statement, VariableDeclaration,
+    ArrowFunctionExpression, AwaitExpression, BindingIdentifier, BindingPattern, CallExpression, Class,
+    Declaration, Expression, ForOfStatement, Function, ModuleDeclaration, Program as Tree, ReturnStatement,
+    Statement, VariableDeclaration,
 };
 use oxc_ast_visit::Visit;
 use oxc_parser::{ParseOptions, Parser};
@@ -28,7 +31,7 @@ pub fn analyze(text: &str) -> Answer {
     if !violations.is_empty() {
         return Answer::Refused { violations };
     }
-    Answer::Program(wrap(text, &parsed.program))
+    Answer::Program(Program { unbound_calls: unbound_calls(&parsed.program), ..wrap(text, &parsed.program) })
 }
 
 fn wrap(text: &str, tree: &Tree<'_>) -> Program {
@@ -40,7 +43,7 @@ fn wrap(text: &str, tree: &Tree<'_>) -> Program {
     } else if is_body(tree) {
         call("", text, "")
     } else {
-        Program { source: text.to_owned(), entry: Entry::Script, lines_before: 0 }
+        Program { source: text.to_owned(), entry: Entry::Script, lines_before: 0, unbound_calls: Vec::new() }
     }
 }
 
@@ -49,6 +52,7 @@ fn call(before: &str, text: &str, after: &str) -> Program {
         source: format!("(async function (input) {{{before}\n{text}{after}\n}})"),
         entry: Entry::Call,
         lines_before: LINES_BEFORE_CALL,
+        unbound_calls: Vec::new(),
     }
 }
 
@@ -131,6 +135,32 @@ impl<'a> Visit<'a> for BodyFinder {
     fn visit_class(&mut self, _: &Class<'a>) {}
 }
 
+fn unbound_calls(tree: &Tree<'_>) -> Vec<String> {
+    let mut names = Names::default();
+    names.visit_program(tree);
+    names.called.difference(&names.declared).cloned().collect()
+}
+
+/// The names that a program declares anywhere, and those that it calls.
+#[derive(Default)]
+struct Names {
+    declared: BTreeSet<String>,
+    called: BTreeSet<String>,
+}
+
+impl<'a> Visit<'a> for Names {
+    fn visit_binding_identifier(&mut self, identifier: &BindingIdentifier<'a>) {
+        self.declared.insert(identifier.name.to_string());
+    }
+
+    fn visit_call_expression(&mut self, call: &CallExpression<'a>) {
+        if let Expression::Identifier(callee) = call.callee.without_parentheses() {
+            self.called.insert(callee.name.to_string());
+        }
+        oxc_ast_visit::walk::walk_call_expression(self, call);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +212,13 @@ mod tests {
             assert!(source.starts_with("(async function (input) {return await (\n"), "{source}");
             assert!(source.ends_with("\n)(input);\n})"), "{source}");
         }
+    }
+
+    #[test]
+    fn calls_of_names_that_are_nowhere_declared_are_listed() {
+        let text = "const a = 1; a(); b(); function c() { c(d(), e.f()) } try {} catch (g) { g() } (h)(); b(); ({ i }) => i()";
+        let Answer::Program(program) = analyze(text) else { panic!("{text} was refused") };
+        assert_eq!(program.unbound_calls, ["b", "d", "h"]);
     }
 
     #[test]

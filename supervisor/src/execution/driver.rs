@@ -198,6 +198,7 @@ impl Run<'_> {
             source: program.source,
             entry: program.entry,
             lines_before: program.lines_before,
+            unbound_calls: program.unbound_calls,
             functions: environment.endowments.clone(),
             input: self.request.input().to_owned(),
             budgets: Budgets {

@@ -55,6 +55,8 @@ pub enum ToGuest {
         entry: analyzer::Entry,
         /// Lines of `source` before the submitted text.
         lines_before: u32,
+        /// Names that the program calls and nowhere declares.
+        unbound_calls: Vec<String>,
         /// The environment's functions.
         functions: Vec<String>,
         input: Box<RawValue>,
