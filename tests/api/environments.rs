@@ -48,6 +48,17 @@ fn a_name_in_use_is_a_conflict_and_changes_nothing() {
 }
 
 #[test]
+fn a_put_creates_what_is_not_there_unless_it_must_be() {
+    let supervisor = Supervisor::start();
+    let definition = json!({ "backendUrls": {}, "packageJson": {}, "codeImplementation": IMPLEMENTATION });
+    let absent = supervisor.put("/api/environments/test", &definition, Some("*"));
+    assert_eq!((absent.status, &absent.body["code"]), (404, &json!("environment_not_found")));
+    assert_eq!(supervisor.put("/api/environments/test", &definition, None).status, 201);
+    assert_eq!(supervisor.put("/api/environments/test", &definition, Some("*")).status, 200);
+    assert_eq!(supervisor.result("return 1"), 1);
+}
+
+#[test]
 fn both_module_systems_are_loaded() {
     let supervisor = Supervisor::start();
     let module = "import { basename } from 'node:path';\nexport async function Initialize(agentId, backends) {}\nasync function Deinitialize() {}\n/** @endowment */\nexport async function Base(params = {}) { return basename(params.path) }\n";

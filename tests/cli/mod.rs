@@ -82,7 +82,11 @@ fn environments_are_listed_shown_and_removed() {
     assert!(stdout.contains("test") && stdout.contains("standard") && stdout.contains("Echo"), "{stdout}");
     let (_, stdout, _) = text(&supervisor.run(&["environments", "show", "test", "-o", "json"]));
     assert_eq!(serde_json::from_str::<Value>(&stdout).unwrap()["environmentName"], "test");
-    assert_eq!(text(&supervisor.run(&["environments", "rm", "test"])).0, Some(0));
+    let (code, stdout, _) = text(&supervisor.run(&["environments", "rm", "test", "-o", "json"]));
+    assert_eq!(
+        (code, serde_json::from_str::<Value>(&stdout).unwrap()),
+        (Some(0), json!({ "removed": "test" }))
+    );
     let (code, _, stderr) = text(&supervisor.run(&["environments", "show", "test"]));
     assert_eq!(code, Some(1));
     assert!(stderr.contains("does not exist"), "{stderr}");

@@ -115,6 +115,19 @@ fn an_owned_guest_cannot_do_what_the_same_code_does_outside() {
     }
 }
 
+/// The root is there and only Landlock keeps it from being listed.
+#[test]
+fn landlock_refuses_what_the_private_root_still_shows() {
+    assert!(std::fs::read_dir("/").is_ok(), "the control");
+    let supervisor = Supervisor::with_owned_guests();
+    supervisor.provision();
+    let listing = "const fs = node('node:fs'); const list = (path) => { try { return fs.readdirSync(path).length > 0 } catch (error) { return error.code } };";
+    assert_eq!(
+        supervisor.result(&format!("{listing} return [list('/'), list('/harness/src')]")),
+        json!(["EACCES", true])
+    );
+}
+
 #[test]
 fn an_owned_guest_that_lies_loses_its_own_execution_only() {
     let supervisor = Supervisor::with_owned_guests();
@@ -208,6 +221,13 @@ fn guest_and_host_are_held_by_every_layer() {
         let uid: u32 = process.status("Uid").split_whitespace().next().unwrap().parse().unwrap();
         assert!((61_000..65_000).contains(&uid), "{process:?}");
         users.push(uid);
+        let rlimits = process.rlimits();
+        for (name, value) in [("Max core file size", "0"), ("Max file size", "0"), ("Max locked memory", "0")]
+        {
+            let line = rlimits.lines().find(|line| line.starts_with(name)).unwrap();
+            let values: Vec<&str> = line[name.len()..].split_whitespace().take(2).collect();
+            assert_eq!(values, [value, value], "{line}");
+        }
         let groups = process.groups();
         assert!(groups.contains("/cloister-"), "{groups}");
         assert_ne!(process.network(), own_network);

@@ -29,6 +29,11 @@ impl Jailed {
             .unwrap_or_default()
     }
 
+    /// `/proc/PID/limits`
+    pub fn rlimits(&self) -> String {
+        fs::read_to_string(self.path("limits")).unwrap()
+    }
+
     /// The groups that it is in.
     pub fn groups(&self) -> String {
         fs::read_to_string(self.path("cgroup")).unwrap()

@@ -75,6 +75,9 @@ async fn act(client: &mut Client, action: Action, format: Format) -> Result<(), 
             let () = client
                 .call(Method::DELETE, &format!("/api/environments/{}", in_path(&name)), NO_BODY)
                 .await?;
+            if format == Format::Json {
+                return print_json(&serde_json::json!({ "removed": name }));
+            }
             print(&format!("{name} is removed"));
         }
     }

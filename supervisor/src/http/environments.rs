@@ -143,7 +143,6 @@ async fn provision(
     condition: Condition,
     followed: bool,
 ) -> Result<Response, Problem> {
-    let status = if condition == Condition::Absent { StatusCode::CREATED } else { StatusCode::OK };
     let (phases, mut reported) = mpsc::channel(EVENTS_MAX);
     let (reply, answer) = tokio::sync::oneshot::channel();
     let progress = if followed { Progress::to(phases) } else { Progress::none() };
@@ -158,6 +157,8 @@ async fn provision(
     let lost = || Problem::internal(&std::io::Error::other("a provisioning ended without an answer"));
     if !followed {
         let environment = answer.await.map_err(|_| lost())??;
+        let created = environment.created_at == environment.updated_at;
+        let status = if created { StatusCode::CREATED } else { StatusCode::OK };
         return Ok(with_etag(status, &environment));
     }
     let (lines, body) = mpsc::channel::<Bytes>(EVENTS_MAX);
