@@ -29,6 +29,11 @@ pub enum StartError {
     DataDirectory { path: PathBuf, source: io::Error },
     #[error("another supervisor uses the data directory {path}", path = path.display())]
     Locked { path: PathBuf },
+    #[error(
+        "{path} holds files that are not Cloister's: choose an empty or a new folder as the data directory",
+        path = path.display()
+    )]
+    NotOurs { path: PathBuf },
     #[error(transparent)]
     Installation(#[from] crate::config::LocateError),
     #[error(transparent)]
@@ -46,6 +51,10 @@ pub enum StartError {
     Limit(#[from] nix::Error),
 }
 
+/// Held while a directory is in use; it also says that the directory is ours, whose folders may be
+/// emptied.
+const LOCK_FILE: &str = "cloister.lock";
+
 /// Exclusive use of a data directory, for as long as it lives.
 pub struct DataDirectory {
     pub path: PathBuf,
@@ -55,12 +64,18 @@ pub struct DataDirectory {
 impl DataDirectory {
     pub fn open(path: &Path) -> Result<DataDirectory, StartError> {
         let failed = |source| StartError::DataDirectory { path: path.to_owned(), source };
-        std::fs::create_dir_all(path).map_err(failed)?;
-        // Jailed users may pass through, where there is no private root, but not look around.
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711)).map_err(failed)?;
+        if !path.exists() {
+            std::fs::create_dir_all(path).map_err(failed)?;
+            // Jailed users may pass through, where there is no private root, but not look around.
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711)).map_err(failed)?;
+        }
         let path = path.canonicalize().map_err(failed)?;
+        let is_empty = std::fs::read_dir(&path).map_err(failed)?.next().is_none();
+        if !is_empty && !path.join(LOCK_FILE).exists() {
+            return Err(StartError::NotOurs { path });
+        }
         let lock =
-            std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"));
+            std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path.join(LOCK_FILE));
         let lock = lock.map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => Ok(DataDirectory { path, _lock: lock }),
@@ -85,13 +100,26 @@ pub struct Daemon {
 
 impl Daemon {
     pub async fn start(settings: Settings, data: &DataDirectory) -> Result<Daemon, StartError> {
-        let failed = |source| StartError::DataDirectory { path: data.path.clone(), source };
         raise_open_files()?;
         let tasks = Tasks::default();
         let launcher = Launcher::new(tasks.clone(), Installation::find()?, &data.path).await?;
+        let assembled = Daemon::assemble(settings, data, tasks.clone(), launcher.clone());
+        if assembled.is_err() {
+            tasks.ended().await;
+            launcher.clean_up();
+        }
+        assembled
+    }
+
+    fn assemble(
+        settings: Settings,
+        data: &DataDirectory,
+        tasks: Tasks,
+        launcher: Launcher,
+    ) -> Result<Daemon, StartError> {
+        let failed = |source| StartError::DataDirectory { path: data.path.clone(), source };
         let report = doctor::examine_layers(&launcher, &settings.allow_missing);
         if !report.safe {
-            launcher.clean_up();
             return Err(StartError::Unsafe(report.refusal()));
         }
         let (store, contents) = Store::open(&data.path.join("cloister.db"))?;
@@ -189,6 +217,9 @@ impl Daemon {
             if tokio::time::timeout(limits::STOP_TIME_MAX, self.tasks.ended()).await.is_err() {
                 tracing::error!("some work could not be cancelled; its processes end with the supervisor");
             }
+        }
+        if let Err(error) = self.provisioner.store.close().await {
+            tracing::warn!(%error, "the database could not be closed");
         }
         self.launcher.clean_up();
     }

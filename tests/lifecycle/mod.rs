@@ -132,6 +132,41 @@ fn a_data_directory_has_one_supervisor() {
 }
 
 #[test]
+fn a_folder_with_other_files_is_not_taken_for_a_data_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("run")).unwrap();
+    std::fs::write(folder.path().join("run/precious"), "kept").unwrap();
+    let mode =
+        || std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(folder.path()).unwrap().permissions());
+    let before = mode();
+    let output = std::process::Command::new(crate::support::program("supervisor"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not Cloister's"));
+    assert_eq!(std::fs::read_to_string(folder.path().join("run/precious")).unwrap(), "kept");
+    assert_eq!(mode(), before);
+}
+
+#[test]
+fn a_start_that_fails_leaves_no_group_and_no_folder() {
+    let mut supervisor = Supervisor::start();
+    let groups = wait_for("groups", || Some(own_groups(&supervisor)).filter(|groups| !groups.is_empty()));
+    supervisor.signal(Signal::SIGTERM);
+    supervisor.wait();
+    std::fs::write(supervisor.data().join("cloister.db"), "no database".repeat(1000)).unwrap();
+    let log = supervisor.data().join("cloister.db-wal");
+    assert!(!log.exists(), "the database was closed, so that its file is complete");
+    let output = supervisor.run(&["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be opened"));
+    assert!(!supervisor.data().join("run").exists());
+    assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
+}
+
+#[test]
 fn an_unused_build_is_removed() {
     let supervisor = Supervisor::start();
     supervisor.provision();
@@ -148,7 +183,8 @@ fn a_remote_address_and_a_broken_settings_file_are_refused() {
     let output = supervisor.run(&["serve", "--listen", "0.0.0.0:0"]);
     assert_eq!(output.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&output.stderr).contains("not a loopback address"));
-    let broken = supervisor.data().join("broken.toml");
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("broken.toml");
     std::fs::write(&broken, "lisen = 1").unwrap();
     let output = std::process::Command::new(crate::support::program("supervisor"))
         .args(["doctor", "--config"])

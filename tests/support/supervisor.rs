@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{IMPLEMENTATION, wait_for};
+use super::{IMPLEMENTATION, PATIENCE, wait_for};
 
 /// An HTTP answer.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct Supervisor {
     child: Option<Child>,
     address: String,
     data: TempDir,
-    settings: PathBuf,
+    settings: tempfile::NamedTempFile,
     /// Another installation than the one that was built.
     installation: Option<TempDir>,
     variables: Vec<(String, String)>,
@@ -64,8 +64,8 @@ impl Supervisor {
 
     fn prepare(settings_text: &str) -> Supervisor {
         let data = tempfile::Builder::new().prefix("cloister-test-").tempdir().unwrap();
-        let settings = data.path().join("settings.toml");
-        std::fs::write(&settings, settings_text).unwrap();
+        let settings = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(settings.path(), settings_text).unwrap();
         Supervisor {
             child: None,
             address: String::new(),
@@ -96,19 +96,32 @@ impl Supervisor {
 
     /// `supervisor` with this data directory and settings, and the arguments.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let program = match &self.installation {
-            Some(folder) => folder.path().join("bin/supervisor"),
-            None => program("supervisor"),
-        };
-        let mut command = Command::new(program);
-        command.args(arguments).arg("--data-dir").arg(self.data.path()).arg("--config").arg(&self.settings);
-        command.envs(self.variables.iter().cloned());
-        command
+        self.configured(Command::new(self.program()), arguments)
     }
 
-    /// Runs a command to its end.
+    /// Runs a command to its end, or ends it (with code 124) when it takes too long.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).stdin(Stdio::null()).output().unwrap()
+        let mut command = Command::new("timeout");
+        command.arg(format!("{}", 3 * PATIENCE.as_secs())).arg(self.program());
+        self.configured(command, arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn program(&self) -> PathBuf {
+        match &self.installation {
+            Some(folder) => folder.path().join("bin/supervisor"),
+            None => program("supervisor"),
+        }
+    }
+
+    fn configured(&self, mut command: Command, arguments: &[&str]) -> Command {
+        command
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(self.data.path())
+            .arg("--config")
+            .arg(self.settings.path());
+        command.envs(self.variables.iter().cloned());
+        command
     }
 
     pub fn pid(&self) -> i32 {

@@ -34,12 +34,20 @@ pub enum Write {
     Execution(Box<ExecutionRow>),
 }
 
-struct Request {
-    write: Write,
-    reply: oneshot::Sender<Result<(), StoreError>>,
+enum Request {
+    Write {
+        write: Write,
+        reply: Reply,
+    },
+    /// The last request: what comes after it is refused.
+    Close {
+        reply: Reply,
+    },
 }
 
-/// A handle on the writer thread. When the last one is dropped, the database closes.
+type Reply = oneshot::Sender<Result<(), StoreError>>;
+
+/// A handle on the writer thread.
 #[derive(Clone)]
 pub struct Store {
     requests: mpsc::Sender<Request>,
@@ -67,8 +75,17 @@ impl Store {
 
     /// Returns when the change is committed.
     pub async fn commit(&self, write: Write) -> Result<(), StoreError> {
+        self.request(|reply| Request::Write { write, reply }).await
+    }
+
+    /// Ends the thread and closes the database, so that its file is complete without its log.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.request(|reply| Request::Close { reply }).await
+    }
+
+    async fn request(&self, request: impl FnOnce(Reply) -> Request) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request { write, reply }).await.map_err(|_| StoreError::Closed)?;
+        self.requests.send(request(reply)).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 }
@@ -104,6 +121,17 @@ mod tests {
         let (_, contents) = Store::open(&path).unwrap();
         let names: Vec<String> = contents.environments.into_iter().map(|row| row.name).collect();
         assert_eq!((names, contents.builds), (vec!["b".to_owned()], vec!["d".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn a_closed_store_is_complete_and_takes_nothing_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cloister.db");
+        let (store, _) = Store::open(&path).unwrap();
+        store.commit(environment("a")).await.unwrap();
+        store.close().await.unwrap();
+        assert!(!folder.path().join("cloister.db-wal").exists());
+        assert!(matches!(store.commit(environment("b")).await, Err(StoreError::Closed)));
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::mpsc;
 
-use super::{Request, StoreError, Write, rows};
+use super::{Reply, Request, StoreError, Write, rows};
 
 /// Writes that share a transaction.
 const BATCH_MAX: usize = 128;
@@ -38,23 +38,42 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "trusted_schema", "OFF")
 }
 
-/// Serves until every `Store` is dropped.
+/// Serves until it is told to close, or every `Store` is dropped.
 pub fn run(mut connection: Connection, mut queue: mpsc::Receiver<Request>) {
     while let Some(first) = queue.blocking_recv() {
-        let mut batch = vec![first];
-        while batch.len() < BATCH_MAX {
-            let Ok(next) = queue.try_recv() else { break };
-            batch.push(next);
+        let mut batch = Vec::new();
+        let mut close = None;
+        let mut next = Some(first);
+        while let Some(request) = next {
+            match request {
+                Request::Write { write, reply } => batch.push((write, reply)),
+                Request::Close { reply } => {
+                    close = Some(reply);
+                    break;
+                }
+            }
+            next = if batch.len() < BATCH_MAX { queue.try_recv().ok() } else { None };
         }
-        let writes: Vec<&Write> = batch.iter().map(|request| &request.write).collect();
-        let together = commit(&mut connection, &writes);
-        let alone = together.is_err() && batch.len() > 1;
-        for request in batch {
-            // One write that is refused must not take the others with it.
-            let result = if alone { commit(&mut connection, &[&request.write]) } else { together.clone() };
-            // A caller that gave up does not undo its write.
-            let _ = request.reply.send(result);
+        commit_batch(&mut connection, batch);
+        if let Some(reply) = close {
+            let closed = connection.close().map_err(|(_, error)| StoreError::Write(error.to_string()));
+            drop(queue);
+            // Nobody may be waiting for it.
+            let _ = reply.send(closed);
+            return;
         }
+    }
+}
+
+fn commit_batch(connection: &mut Connection, batch: Vec<(Write, Reply)>) {
+    let writes: Vec<&Write> = batch.iter().map(|(write, _)| write).collect();
+    let together = commit(connection, &writes);
+    let alone = together.is_err() && batch.len() > 1;
+    for (write, reply) in batch {
+        // One write that is refused must not take the others with it.
+        let result = if alone { commit(connection, &[&write]) } else { together.clone() };
+        // A caller that gave up does not undo its write.
+        let _ = reply.send(result);
     }
 }
 
