@@ -7,7 +7,7 @@ COPY Cargo.toml Cargo.lock rustfmt.toml clippy.toml ./
 COPY supervisor supervisor
 COPY tests tests
 COPY profiles profiles
-RUN cargo build --release --locked -p supervisor -p jail -p analyzer
+RUN cargo build --release --locked -p supervisor -p jail -p analyzer -p seal
 
 FROM node:24-bookworm-slim AS harness
 WORKDIR /node-harness
@@ -19,7 +19,7 @@ FROM debian:bookworm-slim
 RUN apt-get update \
  && apt-get install --no-install-recommends --yes ca-certificates libstdc++6 \
  && rm -rf /var/lib/apt/lists/*
-COPY --from=build /cloister/target/release/supervisor /cloister/target/release/jail-exec /cloister/target/release/analyzer /usr/local/bin/
+COPY --from=build /cloister/target/release/supervisor /cloister/target/release/jail-exec /cloister/target/release/analyzer /cloister/target/release/libseal.so /usr/local/bin/
 COPY --from=harness /node-harness /usr/local/share/cloister/node-harness
 VOLUME /var/lib/cloister
 ENTRYPOINT ["supervisor"]

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{Supervisor, children, node, probe_script, wait_for};
+use crate::support::{Jailed, Supervisor, children, node, probe_script, wait_for};
 
 /// Where each act of the pairs is tried.
 struct Targets {
@@ -119,13 +119,45 @@ fn an_owned_guest_cannot_do_what_the_same_code_does_outside() {
 #[test]
 fn landlock_refuses_what_the_private_root_still_shows() {
     assert!(std::fs::read_dir("/").is_ok(), "the control");
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    assert_eq!(supervisor.result("return await List({ target: '/environment' })"), true);
+    let refused = supervisor.execute("return await List({ target: '/' })");
+    assert_eq!(refused["errorDetails"]["code"], "EACCES", "{refused}");
+}
+
+#[test]
+fn a_sealed_guest_opens_nothing_and_starts_no_thread() {
+    use std::os::unix::fs::MetadataExt as _;
+    let acts = [
+        "node('node:fs').readFileSync(process.argv[1])",
+        "node('node:fs').readFileSync(process.execPath)",
+        "node('node:fs').statSync('/')",
+        "node('node:fs').readdirSync('/harness/src')",
+        "const { Worker } = node('node:worker_threads'); await new Promise((ok, no) => new Worker('1', { eval: true }).on('exit', ok).on('error', no))",
+    ];
+    // The control: the same acts in a host, which reads its own files and starts threads.
+    let control = Supervisor::start();
+    control.provision();
+    assert_eq!(control.result("return await List({ target: '/harness/src' })"), true);
+    assert_eq!(control.result("return await Threads({ count: 1 })"), 1);
     let supervisor = Supervisor::with_owned_guests();
     supervisor.provision();
-    let listing = "const fs = node('node:fs'); const list = (path) => { try { return fs.readdirSync(path).length > 0 } catch (error) { return error.code } };";
-    assert_eq!(
-        supervisor.result(&format!("{listing} return [list('/'), list('/harness/src')]")),
-        json!(["EACCES", true])
-    );
+    for act in acts {
+        let execution = supervisor.execute(act);
+        let code = execution["errorDetails"]["code"].as_str().unwrap_or_default();
+        let refused =
+            execution["status"] == "worker_lost" || ["EACCES", "ERR_WORKER_INIT_FAILED"].contains(&code);
+        assert!(refused, "{act}: {execution}");
+    }
+    assert_eq!(supervisor.result("return 1"), 1);
+    // Not even the guest's own user may look into it: what /proc has of it belongs to root.
+    wait_for("every guest to be sealed", || {
+        let guests = children(supervisor.pid()).into_iter().filter(|child| child.kind() == "guest");
+        let owner =
+            |pid: i32| std::fs::metadata(format!("/proc/{pid}/environ")).ok().map(|found| found.uid());
+        guests.map(|guest| owner(guest.pid)).all(|owner| owner == Some(0)).then_some(())
+    });
 }
 
 #[test]
@@ -198,6 +230,15 @@ fn every_jail_that_runs_node_refuses_what_succeeds_outside() {
     std::fs::remove_file("/tmp/cloister-probe").unwrap();
 }
 
+/// The programs of a boot filter: at the least two answers and the allow-list.
+const BOOT_FILTERS: u32 = 3;
+/// A guest's boot filter and its seal.
+const SEALED_FILTERS: u32 = 2 * BOOT_FILTERS;
+
+fn filters_of(process: &Jailed) -> u32 {
+    process.status("Seccomp_filters").parse().unwrap()
+}
+
 #[test]
 fn guest_and_host_are_held_by_every_layer() {
     let supervisor = Supervisor::start();
@@ -209,12 +250,14 @@ fn guest_and_host_are_held_by_every_layer() {
         let all: Vec<_> =
             children(supervisor.pid()).into_iter().filter(|child| child.kind() != "other").collect();
         let has = |kind: &str| all.iter().any(|child| child.kind() == kind);
-        (has("guest") && has("host")).then_some(all)
+        // A spare guest may just be starting.
+        let booted = |child: &Jailed| child.kind() != "guest" || filters_of(child) >= SEALED_FILTERS;
+        (has("guest") && has("host") && all.iter().all(booted)).then_some(all)
     });
     for process in &jailed {
         assert_eq!(process.status("Seccomp"), "2", "{process:?}");
         assert_eq!(process.status("NoNewPrivs"), "1", "{process:?}");
-        assert!(process.status("Seccomp_filters").parse::<u32>().unwrap() >= 3, "{process:?}");
+        assert!(filters_of(process) >= BOOT_FILTERS, "{process:?}");
         for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
             assert_eq!(process.status(set), "0000000000000000", "{set} of {process:?}");
         }
@@ -233,7 +276,7 @@ fn guest_and_host_are_held_by_every_layer() {
         assert_ne!(process.network(), own_network);
         assert_eq!(process.inet_sockets(), 0);
         let expected: &[&str] = match process.kind() {
-            "guest" => &["etc", "harness", "lib", "lib64", "node"],
+            "guest" => &["etc", "harness", "lib", "lib64", "node", "seal.so"],
             _ => &["egress", "environment", "etc", "harness", "lib", "lib64", "node"],
         };
         assert!(process.root().iter().all(|name| expected.contains(&name.as_str())), "{:?}", process.root());

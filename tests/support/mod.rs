@@ -8,7 +8,7 @@ mod supervisor;
 use std::time::{Duration, Instant};
 
 pub use backend::Backend;
-pub use processes::{children, control_groups};
+pub use processes::{Jailed, children, control_groups};
 pub use supervisor::{Supervisor, node, probe_script, program};
 
 /// How long anything may take on a machine under load.

@@ -301,7 +301,7 @@ fn installation_with_owned_guests() -> TempDir {
     let folder = tempfile::Builder::new().prefix("cloister-owned-").tempdir().unwrap();
     let (bin, copy) = (folder.path().join("bin"), folder.path().join("node-harness"));
     std::fs::create_dir(&bin).unwrap();
-    for name in ["supervisor", "jail-exec", "analyzer"] {
+    for name in ["supervisor", "jail-exec", "analyzer", "libseal.so"] {
         std::fs::copy(program(name), bin.join(name)).unwrap();
     }
     for part in ["egress", "host", "probe", "shared", "guest"] {

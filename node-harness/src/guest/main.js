@@ -1,7 +1,12 @@
 // @ts-check
-/** The guest: one execution at a time, as the supervisor's frames say. */
+/**
+ * The guest: locks its realm down, seals its process, and then runs one execution at a time, as the
+ * supervisor's frames say.
+ *
+ *     node main.js <the seal>
+ */
 import './perimeter.js';
-import { formatLog, onUnhandledRejection, openProtocol } from '../shared/powers.js';
+import { formatLog, onUnhandledRejection, openProtocol, seal } from '../shared/powers.js';
 import { makeFrames } from '../shared/frames.js';
 import { makeExecution } from './execution.js';
 
@@ -19,5 +24,6 @@ const { send, sendText } = makeFrames(openProtocol(), (/** @type {import('../sha
   }
 });
 
+await seal(process.argv[2]);
 onUnhandledRejection((reason) => current?.unhandledRejection(reason));
 send({ ready: {} });

@@ -5,12 +5,14 @@
  * the tests run it outside as the control.
  *
  *     node main.js read /etc/passwd
+ *     node main.js read /etc/passwd <the seal>    as a guest, which is sealed before anything runs in it
  */
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
+import { seal } from '../shared/powers.js';
 
-const [, , act, target] = process.argv;
+const [, , act, target, library] = process.argv;
 
 /** @param {boolean} succeeded @param {string} detail */
 const report = (succeeded, detail) => {
@@ -49,6 +51,9 @@ const acts = {
   },
 };
 
+if (library) {
+  await seal(library);
+}
 try {
   const detail = acts[act]();
   if (typeof detail === 'string') {

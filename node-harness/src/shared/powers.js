@@ -3,6 +3,7 @@
  * The powers of a jailed Node process. No other file of the guest or the host imports a builtin
  * of Node.
  */
+import { stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import net from 'node:net';
 import util from 'node:util';
@@ -37,6 +38,17 @@ export const formatLog = (values) =>
 
 /** @param {string} file @returns {Promise<Record<string, any>>} */
 export const importFile = (file) => import(file);
+
+/**
+ * Seals the process: from here on it opens nothing and starts no thread. The first use of the
+ * file system starts the thread of libuv's pool, which could not be started afterwards.
+ *
+ * @param {string} library  the path of the seal; loading it is sealing
+ */
+export const seal = async (library) => {
+  await stat('/').catch(() => {});
+  process.dlopen({ exports: {} }, library);
+};
 
 /** Loads `ses` as one bundled file, which starts faster than its sixty modules. */
 export const loadSes = () => createRequire(import.meta.url)('ses');

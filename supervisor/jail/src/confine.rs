@@ -143,7 +143,7 @@ impl FilesRestricted {
         let [secret_path, secret_arguments, secret_environment] = arguments.addresses();
         let own_pid = u64::try_from(getpid().as_raw()).step("read the process id")?;
         let facts = Facts { own_pid, secret_path, secret_arguments, secret_environment };
-        let programs = Programs::compile(&profile, &facts).step("compile the system call filter")?;
+        let programs = Programs::compile(&profile.filter, &facts).step("compile the system call filter")?;
         for program in &programs.0 {
             seccompiler::apply_filter(program).step("install the system call filter")?;
         }

@@ -16,6 +16,6 @@ mod profile;
 mod seccomp;
 mod spec;
 
-pub use profile::{Action, Condition, Profile, ProfileError, Rlimits, Rule, Value};
+pub use profile::{Action, Condition, Filter, Profile, ProfileError, Rlimits, Rule, Value};
 pub use seccomp::{Facts, Programs, SeccompError};
 pub use spec::{Access, Grant, Identity, Kind, Layer, Namespaces, PROTOCOL_FD, SPEC_BYTES_MAX, Spec};

@@ -1,6 +1,6 @@
-//! Compiles a profile into the stack of seccomp programs that the kernel runs.
+//! Compiles a filter into the stack of seccomp programs that the kernel runs.
 //!
-//! A seccompiler filter knows two answers only, so a profile becomes one program per answer other
+//! A seccompiler filter knows two answers only, so it becomes one program per answer other
 //! than its default: `enosys`, `eperm` and `kill` pass everything they do not name, and the last
 //! program is the allow-list. The kernel takes the strictest answer of all of them
 //! (`seccomp(2)`: KILL before ERRNO before ALLOW), so the allow-list also lets through what an
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use seccompiler::{BpfProgram, TargetArch, compile_from_json};
 use serde_json::{Value as Json, json};
 
-use crate::profile::{Action, Comparison, Condition, NamedValue, Profile, Value};
+use crate::profile::{Action, Comparison, Condition, Filter, NamedValue, Value};
 
 /// What only the process that is being sealed knows.
 #[derive(Clone, Copy, Debug)]
@@ -35,18 +35,18 @@ pub enum SeccompError {
 }
 
 impl Programs {
-    pub fn compile(profile: &Profile, facts: &Facts) -> Result<Programs, SeccompError> {
+    pub fn compile(filter: &Filter, facts: &Facts) -> Result<Programs, SeccompError> {
         let architecture =
             TargetArch::try_from(std::env::consts::ARCH).map_err(|_| SeccompError::Architecture)?;
         let mut programs = Vec::new();
-        for answer in [Action::Enosys, Action::Eperm, Action::Kill] {
-            let filter = entries(profile, facts, |action| action == answer);
-            if answer != profile.default && !filter.is_empty() {
-                programs.push(program(architecture, "allow".into(), json_action(answer), filter)?);
+        for answer in [Action::Enosys, Action::Eperm, Action::Eacces, Action::Kill] {
+            let named = entries(filter, facts, |action| action == answer);
+            if answer != filter.default && !named.is_empty() {
+                programs.push(program(architecture, "allow".into(), json_action(answer), named)?);
             }
         }
-        let passed = entries(profile, facts, |action| action != Action::Kill && action != profile.default);
-        programs.push(program(architecture, json_action(profile.default), "allow".into(), passed)?);
+        let passed = entries(filter, facts, |action| action != Action::Kill && action != filter.default);
+        programs.push(program(architecture, json_action(filter.default), "allow".into(), passed)?);
         Ok(Programs(programs))
     }
 }
@@ -65,10 +65,10 @@ fn program(
     compiled.remove("program").ok_or_else(|| SeccompError::Compile("seccompiler lost the program".to_owned()))
 }
 
-fn entries(profile: &Profile, facts: &Facts, wanted: impl Fn(Action) -> bool) -> Vec<Json> {
+fn entries(filter: &Filter, facts: &Facts, wanted: impl Fn(Action) -> bool) -> Vec<Json> {
     let mut conditional: BTreeMap<&str, Vec<Json>> = BTreeMap::new();
     let mut unconditional: BTreeMap<&str, Json> = BTreeMap::new();
-    for rule in profile.rule.iter().filter(|rule| wanted(rule.action)) {
+    for rule in filter.rule.iter().filter(|rule| wanted(rule.action)) {
         for syscall in &rule.syscalls {
             if rule.when.is_empty() {
                 unconditional.insert(syscall, json!({ "syscall": syscall }));
@@ -109,6 +109,7 @@ fn json_action(action: Action) -> Json {
         Action::Allow => json!("allow"),
         Action::Enosys => json!({ "errno": nix::libc::ENOSYS }),
         Action::Eperm => json!({ "errno": nix::libc::EPERM }),
+        Action::Eacces => json!({ "errno": nix::libc::EACCES }),
         Action::Kill => json!("kill_process"),
     }
 }
@@ -116,23 +117,23 @@ fn json_action(action: Action) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Kind;
+    use crate::{Kind, Profile};
 
     const FACTS: Facts = Facts { own_pid: 7, secret_path: 8, secret_arguments: 9, secret_environment: 10 };
 
     #[test]
-    fn every_profile_compiles_and_names_known_system_calls_only() {
-        for kind in Kind::ALL {
-            let programs = Programs::compile(&Profile::load(kind).unwrap(), &FACTS)
-                .unwrap_or_else(|error| panic!("{kind}: {error}"));
+    fn every_filter_compiles_and_names_known_system_calls_only() {
+        let of_kinds = Kind::ALL.map(|kind| Profile::load(kind).unwrap().filter);
+        for filter in of_kinds.into_iter().chain([Filter::sealed().unwrap()]) {
+            let programs = Programs::compile(&filter, &FACTS).unwrap();
             assert!(programs.0.iter().all(|program| program.len() <= 4096));
         }
     }
 
     #[test]
     fn an_unknown_system_call_is_refused() {
-        let text = "default = 'kill'\n[rlimits]\ncore_bytes_max = 0\nopen_files_max = 1\nfile_bytes_max = 0\nlocked_bytes_max = 0\nqueued_bytes_max = 0\nstack_bytes_max = 1\n[[rule]]\nsyscalls = ['read', 'no_such_call']\naction = 'allow'\nreason = 'to be refused'\n";
-        let profile: Profile = toml::from_str(text).unwrap();
-        assert!(Programs::compile(&profile, &FACTS).is_err());
+        let text = "default = 'kill'\n[[rule]]\nsyscalls = ['read', 'no_such_call']\naction = 'allow'\nreason = 'to be refused'\n";
+        let filter: Filter = toml::from_str(text).unwrap();
+        assert!(Programs::compile(&filter, &FACTS).is_err());
     }
 }

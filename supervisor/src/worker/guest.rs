@@ -11,7 +11,7 @@ use crate::config::{Policy, limits};
 use crate::protocol::frame::Connection;
 use crate::protocol::{FromGuest, ToGuest};
 
-/// A guest that said `ready`.
+/// A guest that said `ready`: it is sealed.
 pub struct Guest {
     pub process: Process,
     pub connection: Connection<FromGuest, ToGuest>,
@@ -23,13 +23,13 @@ impl Guest {
     pub async fn start(launcher: &Launcher, policy: &Policy) -> Result<Guest, LaunchError> {
         let heap = policy.memory_bytes_max / (1024 * 1024);
         let mut arguments = node_arguments(heap);
-        arguments.push(launcher.script("guest/main.js"));
+        arguments.extend([launcher.script("guest/main.js"), launcher.seal()]);
         let launch = Launch {
             kind: Kind::Guest,
             program: Program::Node,
             arguments,
             environment: node_environment(),
-            grants: launcher.harness_grants(),
+            grants: launcher.guest_grants(),
             directory: PathBuf::from("/"),
             memory_bytes_max: policy.memory_bytes_max + limits::NODE_OVERHEAD_BYTES,
             stdout_bytes_max: limits::STDOUT_BYTES_MAX,

@@ -27,6 +27,7 @@ pub mod places {
     pub const NODE: &str = "/node";
     pub const ANALYZER: &str = "/analyzer";
     pub const HARNESS: &str = "/harness";
+    pub const SEAL: &str = "/seal.so";
     pub const ENVIRONMENT: &str = "/environment";
     pub const EGRESS: &str = "/egress";
     pub const NPM: &str = "/npm";
@@ -86,6 +87,7 @@ struct Shared {
     hierarchy: Result<cgroup::Hierarchy, CgroupError>,
     node_grants: Vec<Grant>,
     analyzer_grants: Vec<Grant>,
+    seal_grants: Vec<Grant>,
     /// An empty folder, over which each process mounts its private root.
     root: PathBuf,
     /// Folders of running processes.
@@ -112,12 +114,14 @@ impl Launcher {
         }
         let id = crate::ids::Digest::of(&[data_dir.as_os_str().as_encoded_bytes()]);
         let mounts = cgroup::Mounts::of_this_process().map_err(io)?;
+        let node_grants = program_grants(&installation.node, places::NODE).map_err(io)?;
         let shared = Shared {
             tasks,
             spawner: Spawner::new(installation.jail_exec.clone()).map_err(io)?,
             identities: Identities::new().map_err(|error| io(io::Error::other(error)))?,
             hierarchy: cgroup::Hierarchy::prepare(&mounts, &id.as_str()[..12]),
-            node_grants: program_grants(&installation.node, places::NODE).map_err(io)?,
+            seal_grants: seal_grants(&installation.seal, &node_grants).map_err(io)?,
+            node_grants,
             analyzer_grants: program_grants(&installation.analyzer, places::ANALYZER).map_err(io)?,
             installation,
             root,
@@ -164,6 +168,18 @@ impl Launcher {
             .iter()
             .map(|part| Grant::new(harness.join(part), Path::new(places::HARNESS).join(part), Access::Read))
             .collect()
+    }
+
+    /// The library that seals a guest, inside its jail.
+    pub fn seal(&self) -> String {
+        self.inside(&self.shared.installation.seal, places::SEAL).to_string_lossy().into_owned()
+    }
+
+    /// What a guest reads: the harness, the seal and the seal's libraries.
+    pub fn guest_grants(&self) -> Vec<Grant> {
+        let mut grants = self.harness_grants();
+        grants.extend(self.shared.seal_grants.iter().cloned());
+        grants
     }
 
     /// A fresh folder for one process; give it to `Launch::folder`.
@@ -260,6 +276,16 @@ impl Launcher {
 fn program_grants(program: &Path, target: &str) -> io::Result<Vec<Grant>> {
     let mut grants = vec![Grant::new(program, target, Access::Execute)];
     grants.extend(libraries::grants(program)?);
+    Ok(grants)
+}
+
+/// The seal, and those of its libraries that Node does not bring.
+fn seal_grants(seal: &Path, node_grants: &[Grant]) -> io::Result<Vec<Grant>> {
+    let mut grants = vec![Grant::new(seal, places::SEAL, Access::Read)];
+    let needed = libraries::grants(seal)?;
+    grants.extend(
+        needed.into_iter().filter(|grant| node_grants.iter().all(|known| known.target != grant.target)),
+    );
     Ok(grants)
 }
 
