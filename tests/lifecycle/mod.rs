@@ -167,6 +167,22 @@ fn a_start_that_fails_leaves_no_group_and_no_folder() {
 }
 
 #[test]
+fn a_part_that_is_broken_stops_the_start_by_name() {
+    let broken: [(&str, &[u8], &str); 3] = [
+        ("bin/libseal.so", b"no library", "libseal.so"),
+        ("bin/jail-exec", b"#!/bin/sh\nexit 3\n", "cannot be started at all"),
+        ("node-harness/src/probe/main.js", b"throw new Error('no probe')", "the probe itself failed"),
+    ];
+    for (file, content, reason) in broken {
+        let supervisor = Supervisor::with_broken(file, content);
+        let output = supervisor.run(&["serve", "--listen", "127.0.0.1:0"]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "{file}: {stderr}");
+        assert!(stderr.contains(reason), "{file}: {stderr}");
+    }
+}
+
+#[test]
 fn an_unused_build_is_removed() {
     let supervisor = Supervisor::start();
     supervisor.provision();

@@ -62,6 +62,15 @@ impl Supervisor {
         supervisor
     }
 
+    /// An installation with one file replaced by another content, which is not started.
+    pub fn with_broken(file: &str, content: &[u8]) -> Supervisor {
+        let mut supervisor = Supervisor::prepare("");
+        let folder = installation_with_owned_guests();
+        std::fs::write(folder.path().join(file), content).unwrap();
+        supervisor.installation = Some(folder);
+        supervisor
+    }
+
     fn prepare(settings_text: &str) -> Supervisor {
         let data = tempfile::Builder::new().prefix("cloister-test-").tempdir().unwrap();
         let settings = tempfile::NamedTempFile::new().unwrap();

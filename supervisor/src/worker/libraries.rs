@@ -9,7 +9,8 @@ use lddtree::DependencyAnalyzer;
 /// The grants that a dynamically linked program needs to start: the loader, its cache, and every
 /// library, each at the path where the loader looks for it.
 pub fn grants(program: &Path) -> io::Result<Vec<Grant>> {
-    let tree = DependencyAnalyzer::new(PathBuf::from("/")).analyze(program).map_err(io::Error::other)?;
+    let unreadable = |error| io::Error::other(format!("{}: {error}", program.display()));
+    let tree = DependencyAnalyzer::new(PathBuf::from("/")).analyze(program).map_err(unreadable)?;
     let mut grants = Vec::new();
     if let Some(interpreter) = tree.interpreter {
         grants.push(Grant::new(Path::new(&interpreter).canonicalize()?, interpreter, Access::Execute));
