@@ -68,6 +68,12 @@ fn a_memory_bomb_is_out_of_memory_whatever_it_is_made_of() {
         assert_eq!(execution["errorDetails"]["code"], "memory_limit");
         assert_eq!(supervisor.result("return await Echo(1)"), 1);
     }
+    // The environment may give less than its policy.
+    supervisor.provision_with(json!({ "environmentName": "small", "limits": { "memoryMb": 16 } }));
+    let body = json!({ "environmentName": "small", "userAgentId": "a", "code": bombs[0] });
+    let execution = supervisor.post("/api/execute", &body).body;
+    assert_eq!(execution["status"], "out_of_memory", "{execution}");
+    assert!(execution["error"].as_str().unwrap().contains("more than 16 MB"), "{execution}");
     // A string has a largest length, so this one may also end as an ordinary RangeError.
     let execution = supervisor.execute(bombs[2]);
     assert!(["out_of_memory", "error"].contains(&execution["status"].as_str().unwrap()), "{execution}");

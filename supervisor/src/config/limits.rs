@@ -75,6 +75,9 @@ pub const INSTALLER_STDOUT_BYTES_MAX: usize = 256 * 1024;
 /// What is kept of another process's standard output; probes answer on it.
 pub const STDOUT_BYTES_MAX: usize = 8 * 1024;
 
+pub const MEGABYTE: u64 = 1024 * 1024;
+/// Spare guests are kept per memory size, so there are few sizes.
+pub const MEMORY_STEP_MEGABYTES: u64 = 16;
 /// Node, V8 and the harness themselves, added to what a policy gives the code.
 pub const NODE_OVERHEAD_BYTES: u64 = 64 * 1024 * 1024;
 pub const HOST_MEMORY_BYTES_MAX: u64 = 512 * 1024 * 1024;

@@ -57,7 +57,7 @@ impl PolicyName {
         let file: File = toml::from_str(text).expect("a test reads every compiled-in profile");
         Policy {
             time_max: Duration::from_secs(file.timeout_seconds),
-            memory_bytes_max: file.memory_megabytes * 1024 * 1024,
+            memory_bytes_max: file.memory_megabytes * super::limits::MEGABYTE,
         }
     }
 }

@@ -38,6 +38,9 @@ pub struct Limits {
     /// Wall time of one execution, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// Memory of a program, in megabytes; a multiple of `limits::MEMORY_STEP_MEGABYTES`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_api_calls: Option<u32>,
 }
@@ -146,6 +149,9 @@ impl Definition {
         if let Some(timeout) = self.limits.timeout_ms {
             policy.time_max = policy.time_max.min(Duration::from_millis(timeout));
         }
+        if let Some(memory) = self.limits.memory_mb {
+            policy.memory_bytes_max = policy.memory_bytes_max.min(memory * limits::MEGABYTE);
+        }
         policy
     }
 
@@ -229,6 +235,12 @@ fn check_limits(errors: &mut FieldErrors, given: &Limits, policy: &Policy) {
             format!("must be between 1 and {time_max}, which the policy allows"),
         );
     }
+    let step = limits::MEMORY_STEP_MEGABYTES;
+    let memory_max = policy.memory_bytes_max / limits::MEGABYTE;
+    if given.memory_mb.is_some_and(|memory| memory < step || memory > memory_max || memory % step != 0) {
+        let detail = format!("must be a multiple of {step} up to {memory_max}, which the policy allows");
+        errors.refuse("/limits/memoryMb", detail);
+    }
     if given.max_api_calls.is_some_and(|calls| calls > limits::API_CALLS_MAX) {
         errors.refuse("/limits/maxApiCalls", format!("must be at most {}", limits::API_CALLS_MAX));
     }
@@ -260,7 +272,7 @@ mod tests {
 
     #[test]
     fn every_violation_is_listed_with_its_field() {
-        let cases: [(&str, Value, &str); 12] = [
+        let cases: [(&str, Value, &str); 14] = [
             ("environmentName", Value::Null, "/environmentName"),
             ("environmentName", "a/b".into(), "/environmentName"),
             ("backendUrls", Value::Null, "/backendUrls"),
@@ -276,6 +288,8 @@ mod tests {
             ),
             ("policy", "loose".into(), "/policy"),
             ("limits", serde_json::json!({ "timeoutMs": 15_001 }), "/limits/timeoutMs"),
+            ("limits", serde_json::json!({ "memoryMb": 80 }), "/limits/memoryMb"),
+            ("limits", serde_json::json!({ "memoryMb": 20 }), "/limits/memoryMb"),
             ("limits", serde_json::json!({ "maxApiCalls": 51 }), "/limits/maxApiCalls"),
         ];
         for (field, wrong, pointer) in cases {

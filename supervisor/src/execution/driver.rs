@@ -142,7 +142,7 @@ async fn guest_lost(
     };
     *usage = exit.usage;
     if exit.out_of_memory {
-        let megabytes = request.environment().policy.memory_bytes_max / (1024 * 1024);
+        let megabytes = request.environment().policy.memory_bytes_max / limits::MEGABYTE;
         let message = format!("the program used more than {megabytes} MB of memory");
         return End::failed(
             Status::OutOfMemory,

@@ -21,7 +21,7 @@ pub struct Guest {
 
 impl Guest {
     pub async fn start(launcher: &Launcher, policy: &Policy) -> Result<Guest, LaunchError> {
-        let heap = policy.memory_bytes_max / (1024 * 1024);
+        let heap = policy.memory_bytes_max / limits::MEGABYTE;
         let mut arguments = node_arguments(heap);
         arguments.extend([launcher.script("guest/main.js"), launcher.seal()]);
         let launch = Launch {
