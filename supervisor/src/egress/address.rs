@@ -153,7 +153,7 @@ mod tests {
         ] {
             assert!(is_special(special.parse().unwrap()), "{special}");
         }
-        for ordinary in ["10.0.0.1", "203.0.113.80", "2001:db8::1"] {
+        for ordinary in ["10.0.0.1", "203.0.113.7", "2001:db8::1"] {
             assert!(!is_special(ordinary.parse().unwrap()), "{ordinary}");
         }
     }
