@@ -173,12 +173,18 @@ fn a_part_that_is_broken_stops_the_start_by_name() {
         ("bin/jail-exec", b"#!/bin/sh\nexit 3\n", "cannot be started at all"),
         ("node-harness/src/probe/main.js", b"throw new Error('no probe')", "the probe itself failed"),
     ];
+    let mut supervisor = Supervisor::start();
+    let groups = wait_for("groups", || Some(own_groups(&supervisor)).filter(|groups| !groups.is_empty()));
+    supervisor.signal(Signal::SIGTERM);
+    supervisor.wait();
     for (file, content, reason) in broken {
-        let supervisor = Supervisor::with_broken(file, content);
+        supervisor.break_installation(file, content);
         let output = supervisor.run(&["serve", "--listen", "127.0.0.1:0"]);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(78), "{file}: {stderr}");
         assert!(stderr.contains(reason), "{file}: {stderr}");
+        assert!(!supervisor.data().join("run").exists(), "{file}");
+        assert!(groups.iter().all(|group| !group.exists()), "{file}: {groups:?}");
     }
 }
 

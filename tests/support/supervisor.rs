@@ -62,13 +62,11 @@ impl Supervisor {
         supervisor
     }
 
-    /// An installation with one file replaced by another content, which is not started.
-    pub fn with_broken(file: &str, content: &[u8]) -> Supervisor {
-        let mut supervisor = Supervisor::prepare("");
+    /// Replaces one file of the installation for the next start.
+    pub fn break_installation(&mut self, file: &str, content: &[u8]) {
         let folder = installation_with_owned_guests();
         std::fs::write(folder.path().join(file), content).unwrap();
-        supervisor.installation = Some(folder);
-        supervisor
+        self.installation = Some(folder);
     }
 
     fn prepare(settings_text: &str) -> Supervisor {

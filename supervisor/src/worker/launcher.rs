@@ -103,34 +103,40 @@ impl Launcher {
         data_dir: &Path,
     ) -> Result<Launcher, LayersError> {
         let io = |source| LayersError::Io { path: data_dir.to_owned(), source };
-        let run = data_dir.join("run");
-        if run.exists() {
-            std::fs::remove_dir_all(&run).map_err(io)?;
-        }
-        let root = run.join("root");
-        std::fs::create_dir_all(&root).map_err(io)?;
-        for folder in [&run, &root] {
-            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711)).map_err(io)?;
-        }
-        let id = crate::ids::Digest::of(&[data_dir.as_os_str().as_encoded_bytes()]);
-        let mounts = cgroup::Mounts::of_this_process().map_err(io)?;
         let node_grants = program_grants(&installation.node, places::NODE).map_err(io)?;
+        let analyzer_grants = program_grants(&installation.analyzer, places::ANALYZER).map_err(io)?;
+        let seal_grants = seal_grants(&installation.seal, &node_grants).map_err(io)?;
+        let mounts = cgroup::Mounts::of_this_process().map_err(io)?;
+        let identities = Identities::new().map_err(|error| io(io::Error::other(error)))?;
+        let spawner = Spawner::new(installation.jail_exec.clone()).map_err(io)?;
+        // From here on something is made that has to be removed again.
+        let run = data_dir.join("run");
+        let root = prepare_folders(&run).map_err(io)?;
+        let id = crate::ids::Digest::of(&[data_dir.as_os_str().as_encoded_bytes()]);
+        let hierarchy = cgroup::Hierarchy::prepare(&mounts, &id.as_str()[..12]);
+        let sequence = AtomicU64::new(1);
         let shared = Shared {
             tasks,
-            spawner: Spawner::new(installation.jail_exec.clone()).map_err(io)?,
-            identities: Identities::new().map_err(|error| io(io::Error::other(error)))?,
-            hierarchy: cgroup::Hierarchy::prepare(&mounts, &id.as_str()[..12]),
-            seal_grants: seal_grants(&installation.seal, &node_grants).map_err(io)?,
-            node_grants,
-            analyzer_grants: program_grants(&installation.analyzer, places::ANALYZER).map_err(io)?,
+            spawner,
             installation,
+            identities,
+            hierarchy,
+            node_grants,
+            analyzer_grants,
+            seal_grants,
             root,
             run,
-            sequence: AtomicU64::new(1),
+            sequence,
         };
         let bare = Launcher { shared: Arc::new(shared), layers: Layers::none() };
-        let layers = Layers::detect(&bare).await?;
-        Ok(Launcher { layers, ..bare })
+        match Layers::detect(&bare).await {
+            Ok(layers) => Ok(Launcher { layers, ..bare }),
+            Err(error) => {
+                bare.shared.tasks.ended().await;
+                bare.clean_up();
+                Err(error)
+            }
+        }
     }
 
     pub fn layers(&self) -> &Layers {
@@ -271,6 +277,19 @@ impl Launcher {
             directory: launch.directory.clone(),
         }
     }
+}
+
+/// Empties the folder of running processes, and makes the one on which private roots are mounted.
+fn prepare_folders(run: &Path) -> io::Result<PathBuf> {
+    if run.exists() {
+        std::fs::remove_dir_all(run)?;
+    }
+    let root = run.join("root");
+    std::fs::create_dir_all(&root)?;
+    for folder in [run, &root] {
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711))?;
+    }
+    Ok(root)
 }
 
 fn program_grants(program: &Path, target: &str) -> io::Result<Vec<Grant>> {
