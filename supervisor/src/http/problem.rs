@@ -166,9 +166,8 @@ impl From<ExecutionRefusal> for Problem {
                 retry_after: Some(overloaded.retry_after_seconds),
                 ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Overloaded", message)
             },
-            ExecutionRefusal::Start(error) => {
-                Problem { detail: message.clone(), error: message, ..Problem::internal(&error) }
-            }
+            // Its reason quotes what the process printed, which is for the operator.
+            ExecutionRefusal::Start(error) => Problem::internal(&error),
             ExecutionRefusal::Audit(error) => Problem {
                 detail: message.clone(),
                 error: message,

@@ -56,7 +56,9 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
             Some(Err(error)) => return Err(FrameError::Io(error)),
             Some(Ok(frame)) => frame,
         };
-        serde_json::from_slice(&frame).map_err(|error| FrameError::Garbage(error.to_string()))
+        // What serde says quotes the frame, and a hostile text belongs in no log and no answer.
+        serde_json::from_slice(&frame)
+            .map_err(|error| FrameError::Garbage(format!("no message ({:?} error)", error.classify())))
     }
 
     pub async fn send(&mut self, message: &Out) -> Result<(), FrameError> {
@@ -101,6 +103,12 @@ mod tests {
         assert!(matches!(received(b"\0\0\0\0").await, Err(FrameError::Garbage(_))));
         assert!(matches!(received(b"").await, Err(FrameError::Closed)));
         assert!(received(b"\0\0\0\x0c{\"rea").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_lie_is_not_quoted() {
+        let error = received(b"\0\0\0\x11{\"hostile text\":0}").await.unwrap_err();
+        assert!(matches!(error, FrameError::Garbage(_)) && !error.to_string().contains("hostile"), "{error}");
     }
 
     #[tokio::test]
