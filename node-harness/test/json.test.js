@@ -58,7 +58,7 @@ test('size and depth are bounded before anything is built', () => {
   for (let level = 0; level < 200; level += 1) {
     deep = { deep };
   }
-  assert.throws(() => rebuilt(deep), { code: 'not_serialisable' });
+  assert.throws(() => rebuilt(deep), { code: 'nesting_too_deep' });
   for (const large of ['x'.repeat(BYTES_MAX), new Array(4e9), new Array(BYTES_MAX).fill(1), { ['k'.repeat(BYTES_MAX)]: 1 }]) {
     assert.throws(() => rebuilt(large), { code: 'result_too_large' });
   }

@@ -102,7 +102,8 @@ impl Daemon {
     pub async fn start(settings: Settings, data: &DataDirectory) -> Result<Daemon, StartError> {
         raise_open_files()?;
         let tasks = Tasks::default();
-        let launcher = Launcher::new(tasks.clone(), Installation::find()?, &data.path).await?;
+        let launcher =
+            Launcher::new(tasks.clone(), Installation::find()?, &data.path, &settings.egress_allow).await?;
         let assembled = Daemon::assemble(settings, data, tasks.clone(), launcher.clone());
         if assembled.is_err() {
             tasks.ended().await;
@@ -124,12 +125,19 @@ impl Daemon {
         }
         let (store, contents) = Store::open(&data.path.join("cloister.db"))?;
         let builds = Builds::open(data.path.join("builds"), &contents.builds).map_err(failed)?;
-        let catalogue = Catalogue::restore(contents.environments, &builds);
+        let catalogue = Catalogue::restore(contents.environments, &builds, &settings.isolation_min);
         let analysis = Analysis::new(launcher.clone());
         let operator = settings.operator.clone();
-        let provisioner =
-            Provisioner::new(launcher.clone(), analysis.clone(), store.clone(), operator, builds, catalogue)
-                .map_err(failed)?;
+        let provisioner = Provisioner::new(
+            launcher.clone(),
+            analysis.clone(),
+            store.clone(),
+            operator,
+            settings.isolation_min.clone(),
+            builds,
+            catalogue,
+        )
+        .map_err(failed)?;
         let pool = Pool::new(launcher.clone(), tasks.clone(), settings.capacity.clone());
         let accepted_missing: Vec<Layer> = launcher
             .layers()
@@ -217,6 +225,9 @@ impl Daemon {
             if tokio::time::timeout(limits::STOP_TIME_MAX, self.tasks.ended()).await.is_err() {
                 tracing::error!("some work could not be cancelled; its processes end with the supervisor");
             }
+        }
+        if tokio::time::timeout(limits::STOP_TIME_MAX, self.tasks.close()).await.is_err() {
+            tracing::warn!("some clients did not read their last answer");
         }
         if let Err(error) = self.provisioner.store.close().await {
             tracing::warn!(%error, "the database could not be closed");

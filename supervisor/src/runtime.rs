@@ -1,25 +1,40 @@
 //! Background tasks, all of which a shutdown waits for.
+//!
+//! ```text
+//!  serving ──begin_shutdown──► draining (no new work) ──(work has ended)──► closing (no new connection)
+//!                                  └──stop──► what still works is cancelled
+//! ```
 
 use std::future::Future;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The tasks of one supervisor, and the signals that tell them to end: first what is new (shutdown),
-/// later what still runs (stop).
+/// The tasks of one supervisor, and the signals that tell them to end.
 #[derive(Clone, Default)]
 pub struct Tasks {
-    tracker: TaskTracker,
+    work: TaskTracker,
+    services: TaskTracker,
     shutdown: CancellationToken,
     stop: CancellationToken,
+    closing: CancellationToken,
 }
 
 impl Tasks {
+    /// Work that ends by itself, or when it is stopped.
     pub fn spawn<F>(&self, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.tracker.spawn(task);
+        self.work.spawn(task);
+    }
+
+    /// A task that brings work, and goes on until there is none left: it ends at `closing`.
+    pub fn spawn_service<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.services.spawn(task);
     }
 
     /// Resolves when the supervisor shuts down.
@@ -44,9 +59,21 @@ impl Tasks {
         self.stop.cancel();
     }
 
-    /// Resolves when every task has ended.
+    /// Resolves when all work has ended.
     pub async fn ended(&self) {
-        self.tracker.close();
-        self.tracker.wait().await;
+        self.work.close();
+        self.work.wait().await;
+    }
+
+    /// Resolves when services are to end.
+    pub async fn closing(&self) {
+        self.closing.cancelled().await;
+    }
+
+    /// Tells the services to end, and resolves when they have.
+    pub async fn close(&self) {
+        self.closing.cancel();
+        self.services.close();
+        self.services.wait().await;
     }
 }

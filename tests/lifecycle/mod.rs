@@ -49,11 +49,22 @@ fn a_sigterm_lets_running_programs_end_and_takes_no_new_ones() {
     std::thread::scope(|scope| {
         let running = scope.spawn(|| {
             supervisor
-                .execute_for("slow", "await Fetch({ path: \'/started\' }); return await Wait({ ms: 1500 })")
+                .execute_for("slow", "await Fetch({ path: \'/started\' }); return await Wait({ ms: 4000 })")
         });
         wait_for("the program to start", || backend.was_asked("/started").then_some(()));
         supervisor.signal(Signal::SIGTERM);
-        assert_eq!(running.join().unwrap()["result"], 1500);
+        let late = json!({ "environmentName": "test", "userAgentId": "late", "code": "return 1" });
+        let refused = wait_for("the drain to begin", || {
+            Some(supervisor.post("/api/execute", &late)).filter(|answer| answer.status != 200)
+        });
+        assert_eq!(
+            (refused.status, &refused.body["code"], refused.retry_after.as_deref()),
+            (503, &json!("shutting_down"), Some("5"))
+        );
+        assert_eq!(supervisor.delete("/api/environments/test").status, 503);
+        assert_eq!(supervisor.get("/readyz").status, 503);
+        assert_eq!(supervisor.get("/livez").status, 200);
+        assert_eq!(running.join().unwrap()["result"], 4000);
     });
     assert_eq!(supervisor.wait(), Some(0));
 }

@@ -86,7 +86,7 @@ fn calls_parameters_results_and_logs_are_bounded() {
     supervisor.provision_with(json!({ "limits": { "maxApiCalls": 5 } }));
     let cases = [
         ("for (let i = 0; i < 9; i += 1) await Echo(i)", "api_call_limit"),
-        ("await Echo('x'.repeat(1024 * 1024))", "result_too_large"),
+        ("await Echo('x'.repeat(1024 * 1024))", "params_too_large"),
         ("return 'x'.repeat(1024 * 1024)", "result_too_large"),
         ("return new Array(4e9 / 2)", "result_too_large"),
         ("await Large({ bytes: 1024 * 1024 })", "api_result_too_large"),
@@ -103,7 +103,8 @@ fn calls_parameters_results_and_logs_are_bounded() {
     let execution =
         supervisor.execute("for (let i = 0; i < 200; i += 1) console.log('x'.repeat(5000)); return 1");
     let logs = execution["logs"].as_array().unwrap();
-    assert_eq!(logs.len(), 101);
+    assert_eq!((logs.len(), &execution["logsTruncated"]), (101, &json!(true)));
+    assert_eq!((&logs[0]["truncated"], &logs[100]["truncated"]), (&json!(true), &json!(true)));
     assert!(
         logs[0]["text"].as_str().unwrap().len() < 1100
             && logs[0]["text"].as_str().unwrap().ends_with("(5000 characters)")
@@ -130,13 +131,17 @@ fn threads_of_a_process_are_bounded() {
 fn a_process_that_sends_garbage_is_ended_and_the_execution_is_lost() {
     let supervisor = Supervisor::start();
     supervisor.provision();
-    let garbage: [&[u8]; 4] =
-        [b"garbage garbage", b"\xff\xff\xff\xff", b"\0\0\0\x02[]", b"\0\0\0\x0d{\"returned\":0}"];
-    for bytes in garbage {
+    let garbage: [(&[u8], &str); 4] = [
+        (b"garbage garbage", "frame_too_large"),
+        (b"\xff\xff\xff\xff", "frame_too_large"),
+        (b"\0\0\0\x02[]", "protocol_violation"),
+        (b"\0\0\0\x0d{\"returned\":0}", "protocol_violation"),
+    ];
+    for (bytes, code) in garbage {
         let execution = supervisor.execute(&format!("await Garbage({{ bytes: {} }})", json!(bytes)));
         assert_eq!(
             (&execution["status"], &execution["errorDetails"]["code"]),
-            (&json!("worker_lost"), &json!("worker_lost")),
+            (&json!("worker_lost"), &json!(code)),
             "{execution}"
         );
         assert_eq!(supervisor.result("return await Echo(1)"), 1);

@@ -33,6 +33,19 @@ const addressOf = (options) => {
   return { host, name: `${host}:${options.port}` };
 };
 
+/**
+ * Tells the supervisor which address was refused, for the execution's record, and goes on when it
+ * has heard that or does not listen.
+ *
+ * @param {string} name
+ * @param {() => void} done
+ */
+const report = (name, done) => {
+  const socket = new net.Socket();
+  socket.on('error', () => {}).on('close', done).resume();
+  Reflect.apply(connectSocket, socket, [{ path: `${directory}/refused` }, () => socket.end(name)]);
+};
+
 /** @this {net.Socket} @param {...any} values @returns {any} */
 function connectThroughEgress(...values) {
   const { options, callback } = normalize(values);
@@ -45,7 +58,7 @@ function connectThroughEgress(...values) {
   }
   const message = `connect EACCES ${name}: this process may not reach this address (see backendUrls)`;
   const error = Object.assign(new Error(message), { code: 'EACCES', syscall: 'connect', address: host, port: options.port });
-  process.nextTick(() => this.destroy(error));
+  report(name, () => this.destroy(error));
   return this;
 }
 

@@ -15,12 +15,15 @@ export const makeConsole = ({ send, formatLog }, { logEntriesMax, logCharsMax })
       return;
     }
     if (entries === logEntriesMax + 1) {
-      send({ level: 'warn', text: `More than ${logEntriesMax} log entries; the rest is dropped.` });
+      send({ level: 'warn', text: `More than ${logEntriesMax} log entries; the rest is dropped.`, truncated: true });
       return;
     }
     const text = formatLog(values).toWellFormed();
-    const kept = text.length > logCharsMax ? `${text.slice(0, logCharsMax).toWellFormed()}… (${text.length} characters)` : text;
-    send({ level, text: kept });
+    if (text.length > logCharsMax) {
+      send({ level, text: `${text.slice(0, logCharsMax).toWellFormed()}… (${text.length} characters)`, truncated: true });
+      return;
+    }
+    send({ level, text });
   };
 
   /** @type {Record<string, (...values: unknown[]) => void>} */

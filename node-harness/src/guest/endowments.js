@@ -10,7 +10,7 @@ import { toJson } from './json.js';
  * @param {string[]} functions
  * @param {import('../shared/protocol.js').Budgets} budgets
  */
-export const makeEndowments = (sendCall, functions, { apiCallsMax, paramsBytesMax }) => {
+export const makeEndowments = (sendCall, functions, { apiCallsMax, apiCallsConcurrentMax, paramsBytesMax }) => {
   /** @type {Map<number, { resolve: (value: unknown) => void, reject: (error: Error) => void }>} */
   const waiting = new Map();
   let calls = 0;
@@ -26,6 +26,10 @@ export const makeEndowments = (sendCall, functions, { apiCallsMax, paramsBytesMa
     }
     if (calls >= apiCallsMax) {
       throw Object.assign(new RangeError(`more than ${apiCallsMax} API calls in one execution`), { code: 'api_call_limit' });
+    }
+    if (waiting.size >= apiCallsConcurrentMax) {
+      const message = `more than ${apiCallsConcurrentMax} API calls at the same time: await some of them before you make more`;
+      throw Object.assign(new RangeError(message), { code: 'api_concurrency_limit' });
     }
     const callId = (calls += 1);
     const params = toJson(values[0] === undefined ? {} : values[0], 'params', paramsBytesMax);

@@ -44,7 +44,8 @@ export const makeExecution = ({ sendText, formatLog }, request) => {
   const fail = (error) => settle('threw', `"error":${JSON.stringify(describeError(error, { linesBefore, unboundCalls, functions }))}`);
 
   /** @param {import('../shared/protocol.js').LogEntry} entry */
-  const sendLog = ({ level, text }) => void (settled || send('log', `"level":"${level}","text":${JSON.stringify(text)}`));
+  const sendLog = ({ level, text, truncated = false }) =>
+    void (settled || send('log', `"level":"${level}","text":${JSON.stringify(text)},"truncated":${truncated}`));
 
   const { console, log } = makeConsole({ send: sendLog, formatLog }, budgets);
   const endowments = makeEndowments((fields) => send('call', fields), functions, budgets);

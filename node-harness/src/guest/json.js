@@ -17,6 +17,10 @@ const refuse = (code, message) => {
   throw Object.assign(new TypeError(message), { code });
 };
 
+/** The first word of a path is the name of the whole: `result` or `params`. @param {string} path */
+const tooLarge = (path) =>
+  refuse(`${/^\w*/.exec(path)?.[0]}_too_large`, `what stands at ${path} makes the whole larger than it may be as JSON`);
+
 /** @param {string} path @param {string | number} key */
 const under = (path, key) =>
   typeof key === 'number' ? `${path}[${key}]` : /^[\w$]+$/.test(key) ? `${path}.${key}` : `${path}[${JSON.stringify(key)}]`;
@@ -25,7 +29,7 @@ const under = (path, key) =>
 const rebuild = (value, path, parents, room) => {
   room.left -= 1;
   if (room.left < 0) {
-    refuse('result_too_large', `the value at ${path} makes the result too large`);
+    tooLarge(path);
   }
   switch (typeof value) {
     case 'string':
@@ -53,7 +57,7 @@ const rebuildObject = (value, path, parents, room) => {
     refuse('not_serialisable', `${path} refers back to an object that contains it`);
   }
   if (parents.length >= DEPTH_MAX) {
-    refuse('not_serialisable', `${path} lies more than ${DEPTH_MAX} levels deep`);
+    refuse('nesting_too_deep', `${path} lies more than ${DEPTH_MAX} levels deep`);
   }
   const inner = [...parents, value];
   /** @param {Iterable<unknown>} items @returns {unknown[]} */
@@ -66,7 +70,7 @@ const rebuildObject = (value, path, parents, room) => {
   };
   if (Array.isArray(value)) {
     if (value.length > room.left) {
-      refuse('result_too_large', `the array at ${path} makes the result too large`);
+      tooLarge(path);
     }
     return list(Array.from({ length: value.length }, (_, index) => value[index]));
   }
@@ -120,14 +124,14 @@ export const text = (value, key) => {
 
 /**
  * @param {unknown} value
- * @param {string} name  what error messages call the value, such as `result`
+ * @param {'result' | 'params'} name  what errors call the value
  * @param {number} bytesMax
  * @returns {string} JSON
  */
 export const toJson = (value, name, bytesMax) => {
   const json = JSON.stringify(rebuild(value, name, [], { left: bytesMax }));
   if (Buffer.byteLength(json) > bytesMax) {
-    refuse('result_too_large', `${name} is larger than ${bytesMax} bytes as JSON`);
+    refuse(`${name}_too_large`, `${name} is larger than ${bytesMax} bytes as JSON`);
   }
   return json;
 };

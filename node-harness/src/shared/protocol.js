@@ -6,7 +6,7 @@
  *
  * @typedef {{ name: string, message: string, code?: string, line?: number, column?: number, stack?: string, hint?: string }} ErrorDetails
  *
- * @typedef {{ apiCallsMax: number, paramsBytesMax: number, resultBytesMax: number, logEntriesMax: number, logCharsMax: number }} Budgets
+ * @typedef {{ apiCallsMax: number, apiCallsConcurrentMax: number, paramsBytesMax: number, resultBytesMax: number, logEntriesMax: number, logCharsMax: number }} Budgets
  *
  * @typedef {{ executionId: string, source: string, entry: 'call' | 'script', linesBefore: number, unboundCalls: string[], functions: string[], input: unknown, budgets: Budgets }} Execute
  *
@@ -19,7 +19,7 @@
  *   | { call: { callId: number, name: string, params: unknown } }
  *   | { deinitialize: {} }} ToHost
  *
- * @typedef {{ level: string, text: string }} LogEntry
+ * @typedef {{ level: string, text: string, truncated?: boolean }} LogEntry
  *
  * @typedef {{ ready: {} }
  *   | { log: { executionId: string } & LogEntry }

@@ -1,6 +1,7 @@
-//! The record of every execution, committed before the reply is sent.
+//! The record of every execution: begun before its program can have an effect, complete before the
+//! reply is sent.
 
-use crate::store::{ExecutionRow, Store, StoreError, Write};
+use crate::store::{ExecutionEndRow, ExecutionStartRow, Pending, Store, StoreError, Write};
 
 /// Writes records.
 #[derive(Clone)]
@@ -8,6 +9,9 @@ pub struct Audit {
     store: Store,
     missing_layers: String,
 }
+
+/// A record that is about to be begun; until it is, no call is forwarded.
+pub struct Beginning(Pending);
 
 /// Proof that a record is on the disk. Only `Audit::commit` makes one.
 pub struct Committed(());
@@ -22,8 +26,20 @@ impl Audit {
         &self.missing_layers
     }
 
-    pub async fn commit(&self, row: ExecutionRow) -> Result<Committed, StoreError> {
-        self.store.commit(Write::Execution(Box::new(row))).await?;
+    /// Queues the beginning of a record; the program may be started meanwhile.
+    pub async fn begin(&self, row: ExecutionStartRow) -> Result<Beginning, StoreError> {
+        self.store.submit(Write::ExecutionStart(Box::new(row))).await.map(Beginning)
+    }
+
+    pub async fn commit(&self, row: ExecutionEndRow) -> Result<Committed, StoreError> {
+        self.store.commit(Write::ExecutionEnd(Box::new(row))).await?;
         Ok(Committed(()))
+    }
+}
+
+impl Beginning {
+    /// Returns when the record would survive the end of this process.
+    pub async fn written(self) -> Result<(), StoreError> {
+        self.0.committed().await
     }
 }

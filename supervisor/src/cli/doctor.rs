@@ -14,8 +14,9 @@ pub async fn run(settings: Settings, format: Format) -> Result<ExitCode, Failure
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
     let installation = Installation::find().map_err(Failure::configuration)?;
     let tasks = Tasks::default();
-    let launcher =
-        Launcher::new(tasks.clone(), installation, folder.path()).await.map_err(Failure::configuration)?;
+    let launcher = Launcher::new(tasks.clone(), installation, folder.path(), &settings.egress_allow)
+        .await
+        .map_err(Failure::configuration)?;
     let report = doctor::examine(&launcher, &settings.allow_missing).await;
     tasks.ended().await;
     launcher.clean_up();

@@ -23,6 +23,9 @@ pub struct Arguments {
     /// The agent for whom it runs
     #[arg(long, default_value = "cli")]
     agent: String,
+    /// Who goes first when executions wait: high, normal or low
+    #[arg(long)]
+    priority: Option<String>,
     /// Wall time in milliseconds
     #[arg(long, value_name = "MS")]
     timeout: Option<u64>,
@@ -39,6 +42,7 @@ pub async fn run(settings: Settings, arguments: Arguments, format: Format) -> Re
         environment_name: Some(arguments.environment),
         code: Some(code),
         user_agent_id: Some(arguments.agent),
+        priority: arguments.priority,
         timeout: arguments.timeout.map(Value::from),
         ..WireExecution::default()
     };

@@ -12,8 +12,8 @@ use serde::Deserialize;
 
 use super::client::Client;
 use super::output::{Failure, Format, complain, print, print_json};
-use crate::config::Settings;
-use crate::environment::{EnvironmentView, Isolation, Limits, Phase, WireDefinition};
+use crate::config::{Isolation, Settings};
+use crate::environment::{EnvironmentView, Limits, Phase, WireDefinition};
 use crate::http::ProvisionEvent;
 
 #[derive(clap::Args)]

@@ -69,7 +69,7 @@ async fn listen_and_serve(
         .map_err(|error| Failure::configuration(format!("{}: {error}", admin_path.display())))?;
     let router = http::router(daemon.clone());
     let (tasks, tcp_router) = (daemon.tasks.clone(), http::guard_loopback(router.clone(), address));
-    daemon.tasks.spawn(async move {
+    daemon.tasks.spawn_service(async move {
         http::serve(tasks, tcp_router, || async {
             let (stream, _) = tcp.accept().await?;
             stream.set_nodelay(true)?;
@@ -78,7 +78,7 @@ async fn listen_and_serve(
         .await;
     });
     let tasks = daemon.tasks.clone();
-    daemon.tasks.spawn(async move { http::serve(tasks, router, || admin.accept()).await });
+    daemon.tasks.spawn_service(async move { http::serve(tasks, router, || admin.accept()).await });
     Ok(address)
 }
 

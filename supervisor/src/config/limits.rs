@@ -29,6 +29,8 @@ pub const REQUEST_HEAD_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Budgets of one execution, enforced by the supervisor and, for a clear error, by the harness.
 pub const API_CALLS_MAX: u32 = 50;
+/// Calls that a program waits for at the same time.
+pub const API_CALLS_CONCURRENT_MAX: u32 = 32;
 pub const PARAMS_BYTES_MAX: usize = 1024 * 1024;
 pub const RESULT_BYTES_MAX: usize = 1024 * 1024;
 pub const LOG_ENTRIES_MAX: usize = 100;
@@ -40,6 +42,9 @@ pub const LOG_BYTES_MAX: usize = 3 * LOG_CHARS_MAX + 64;
 pub const FRAME_FROM_WORKER_BYTES_MAX: usize = RESULT_BYTES_MAX + 64 * 1024;
 /// A frame to a worker: the wrapped code and the input.
 pub const FRAME_TO_WORKER_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How often the processor time of a running program is looked at; each look reads one small file.
+pub const CPU_TIME_CHECK_PERIOD: Duration = Duration::from_millis(50);
 
 /// From spawn to `ready`: fifty times what it takes, for a machine under load.
 pub const BOOT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -97,6 +102,9 @@ pub const OPEN_FILES_MIN: u64 = 16 * 1024;
 /// Connections of one host to its backends at the same time.
 pub const EGRESS_CONNECTIONS_MAX: usize = 64;
 pub const EGRESS_CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// The report of an address that was refused inside a jail: a host name and a port.
+pub const EGRESS_REPORT_BYTES_MAX: u64 = 300;
+pub const EGRESS_REPORT_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// How much runs at once, and how much is kept for later. An operator may change these.
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 //! Later sources win: defaults, then the file, then environment variables, then flags.
 //! No other module reads environment variables.
 
+mod isolation;
 pub mod limits;
 mod locate;
 mod operator;
@@ -12,9 +13,11 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use jail::Layer;
 use serde::Deserialize;
 
+pub use isolation::{GuestIsolation, HostIsolation, Isolation};
 pub use locate::{Installation, LocateError};
 pub use operator::Operator;
 pub use policy::{Policy, PolicyName};
@@ -38,6 +41,8 @@ struct File {
     data_dir: Option<PathBuf>,
     allow_remote: bool,
     jail: JailSection,
+    egress: EgressSection,
+    isolation: IsolationSection,
     execution: ExecutionSection,
 }
 
@@ -45,6 +50,20 @@ struct File {
 #[serde(deny_unknown_fields, default)]
 struct JailSection {
     allow_missing: BTreeSet<Layer>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct EgressSection {
+    /// Addresses and networks, such as `169.254.10.7` or `127.0.0.0/8`.
+    allow: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct IsolationSection {
+    guest: Option<GuestIsolation>,
+    host: Option<HostIsolation>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -65,6 +84,10 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Layers that the operator accepts to be without.
     pub allow_missing: BTreeSet<Layer>,
+    /// Special addresses that the names of backends may lead to.
+    pub egress_allow: Vec<IpNet>,
+    /// The weakest isolation that an environment may ask for.
+    pub isolation_min: Isolation,
     pub capacity: limits::Capacity,
     pub operator: Operator,
 }
@@ -82,6 +105,8 @@ pub enum SettingsError {
     Remote { listen: SocketAddr },
     #[error("{name} must be between {min} and {max}, but is {value}")]
     Range { name: &'static str, min: usize, max: usize, value: usize },
+    #[error("egress.allow: {0} is neither an address nor a network (`10.0.0.0/8`)")]
+    Network(String),
     #[error("no data directory: set --data-dir, CLOISTER_DATA_DIR, or HOME")]
     NoDataDirectory,
 }
@@ -102,10 +127,20 @@ impl Settings {
             listen,
             data_dir: data_dir.ok_or(SettingsError::NoDataDirectory)?,
             allow_missing: file.jail.allow_missing,
+            egress_allow: file.egress.allow.iter().map(|text| network(text)).collect::<Result<_, _>>()?,
+            isolation_min: Isolation {
+                guest: file.isolation.guest.unwrap_or(GuestIsolation::Environment),
+                host: file.isolation.host.unwrap_or(HostIsolation::Environment),
+            },
             capacity: capacity(&file.execution)?,
             operator,
         })
     }
+}
+
+fn network(text: &str) -> Result<IpNet, SettingsError> {
+    let address = |text: &str| text.parse().map(|address: std::net::IpAddr| IpNet::from(address));
+    text.parse().or_else(|_| address(text)).map_err(|_| SettingsError::Network(text.to_owned()))
 }
 
 fn capacity(section: &ExecutionSection) -> Result<limits::Capacity, SettingsError> {
@@ -168,12 +203,16 @@ mod tests {
     #[test]
     fn a_file_may_set_everything_and_misspell_nothing() {
         let settings = load(
-            "listen = '127.0.0.1:1'\n[jail]\nallow_missing = ['cgroup']\n[execution]\nconcurrent_max = 3\n",
+            "listen = '127.0.0.1:1'\n[jail]\nallow_missing = ['cgroup']\n[execution]\nconcurrent_max = 3\n\
+             [egress]\nallow = ['127.0.0.1', '169.254.0.0/16']\n[isolation]\nguest = 'agent'\n",
         )
         .unwrap();
         assert_eq!(settings.listen.port(), 1);
         assert_eq!(settings.capacity.concurrent_max, 3);
         assert!(settings.allow_missing.contains(&Layer::Cgroup));
+        assert_eq!(settings.egress_allow.len(), 2);
+        assert_eq!(settings.isolation_min.guest, GuestIsolation::Agent);
+        assert!(matches!(load("[egress]\nallow = ['a.example']"), Err(SettingsError::Network(_))));
         assert!(matches!(load("lisen = 'x'"), Err(SettingsError::Parse { .. })));
         assert!(matches!(load("[execution]\nconcurrent_max = 0"), Err(SettingsError::Range { .. })));
     }

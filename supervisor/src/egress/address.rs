@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
 use url::{Host, Url};
 
 /// A host and port that may be reached.
@@ -16,20 +17,45 @@ pub struct Target {
 pub enum TargetError {
     #[error("{url} is not a URL: {reason}")]
     NotAUrl { url: String, reason: String },
-    #[error("{url} must be an absolute http or https URL with a host")]
-    NotHttp { url: String },
+    #[error("{url} must be an absolute URL with a host")]
+    NoHost { url: String },
+    #[error("{url} must name its port, because {scheme} has no usual one that is known here")]
+    NoPort { url: String, scheme: String },
+    #[error("the host name of {url} must have letters, digits, '.', '-' and '_' only")]
+    Characters { url: String },
     #[error("the host name of {url} is longer than {HOST_BYTES_MAX} bytes")]
     TooLong { url: String },
+}
+
+/// Why an address is not tried.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    #[error("{name} resolves to {address}, a special address that is not reached by name")]
+    Special { name: String, address: IpAddr },
+    #[error("{0}")]
+    Lookup(#[from] io::Error),
 }
 
 /// Inside a jail the socket file is `/egress/<host>:<port>`, and a socket path has 107 bytes.
 const HOST_BYTES_MAX: usize = 90;
 
-/// Metadata and platform services of cloud providers outside the link-local ranges.
-const METADATA: [IpAddr; 6] = [
+/// The ports of schemes that the URL standard does not know.
+const PORTS: [(&str, u16); 9] = [
+    ("postgres", 5432),
+    ("postgresql", 5432),
+    ("mysql", 3306),
+    ("redis", 6379),
+    ("rediss", 6379),
+    ("mongodb", 27017),
+    ("amqp", 5672),
+    ("amqps", 5671),
+    ("nats", 4222),
+];
+
+/// Metadata and platform services of cloud providers outside the ranges of `is_special`.
+const METADATA: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
-    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
@@ -37,17 +63,23 @@ const METADATA: [IpAddr; 6] = [
 
 impl Target {
     pub fn of_url(text: &str) -> Result<Target, TargetError> {
-        let url = Url::parse(text)
-            .map_err(|error| TargetError::NotAUrl { url: text.to_owned(), reason: error.to_string() })?;
-        let not_http = || TargetError::NotHttp { url: text.to_owned() };
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(not_http());
+        let url = text.to_owned();
+        let parsed = Url::parse(text)
+            .map_err(|error| TargetError::NotAUrl { url: url.clone(), reason: error.to_string() })?;
+        let host = match parsed.host() {
+            Some(Host::Domain("")) | None => return Err(TargetError::NoHost { url }),
+            Some(host) => canonical(host.to_owned()),
+        };
+        let port = parsed.port_or_known_default().or_else(|| usual_port(parsed.scheme()));
+        let Some(port) = port else {
+            return Err(TargetError::NoPort { url, scheme: parsed.scheme().to_owned() });
+        };
+        if matches!(&host, Host::Domain(name) if !name.bytes().all(is_name_byte)) {
+            return Err(TargetError::Characters { url });
         }
-        let host = url.host().ok_or_else(not_http)?.to_owned();
-        let port = url.port_or_known_default().ok_or_else(not_http)?;
         let target = Target { host, port };
         if target.file_name().len() > HOST_BYTES_MAX {
-            return Err(TargetError::TooLong { url: text.to_owned() });
+            return Err(TargetError::TooLong { url });
         }
         Ok(target)
     }
@@ -55,14 +87,15 @@ impl Target {
     /// `host:port`, as the preload in the jail looks for it: IPv6 without brackets.
     pub fn file_name(&self) -> String {
         match &self.host {
-            Host::Domain(name) => format!("{}:{}", name.to_lowercase(), self.port),
+            Host::Domain(name) => format!("{name}:{}", self.port),
             Host::Ipv4(address) => format!("{address}:{}", self.port),
             Host::Ipv6(address) => format!("{address}:{}", self.port),
         }
     }
 
-    /// The addresses to try. Special addresses are left out, unless the URL itself names one.
-    pub async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+    /// The addresses to try. A special address is refused, unless the URL itself names it or the
+    /// operator allows it.
+    pub async fn resolve(&self, allowed: &[IpNet]) -> Result<Vec<SocketAddr>, ResolveError> {
         let name = match &self.host {
             Host::Ipv4(address) => return Ok(vec![SocketAddr::new(IpAddr::V4(*address), self.port)]),
             Host::Ipv6(address) => return Ok(vec![SocketAddr::new(IpAddr::V6(*address), self.port)]),
@@ -70,41 +103,75 @@ impl Target {
         };
         let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), self.port)).await?.collect();
         let loopback_named = name == "localhost" || name.ends_with(".localhost");
-        let allowed = |address: &SocketAddr| {
-            !is_special(address.ip()) && (loopback_named || !embedded(address.ip()).is_loopback())
+        let may_be_reached = |address: IpAddr| {
+            let address = embedded(address);
+            allowed.iter().any(|network| network.contains(&address))
+                || (loopback_named && address.is_loopback())
+                || !is_special(address)
         };
-        match found.iter().find(|address| !allowed(address)) {
+        match found.iter().find(|found| !may_be_reached(found.ip())) {
             // A name that leads to a special address is not half trusted.
-            Some(refused) => Err(io::Error::other(format!(
-                "{name} resolves to {}, a special address that is not reached by name",
-                refused.ip()
-            ))),
+            Some(special) => Err(ResolveError::Special { name: name.clone(), address: special.ip() }),
             None => Ok(found),
         }
     }
 }
 
-/// Link-local, metadata, unspecified, broadcast and multicast addresses.
+/// In schemes that the URL standard does not know, a host is a text as it was written.
+fn canonical(host: Host<String>) -> Host<String> {
+    match host {
+        Host::Domain(name) => name.parse().map_or_else(|_| Host::Domain(name.to_lowercase()), Host::Ipv4),
+        literal => literal,
+    }
+}
+
+fn usual_port(scheme: &str) -> Option<u16> {
+    PORTS.iter().find(|(known, _)| *known == scheme).map(|(_, port)| *port)
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')
+}
+
+/// Loopback, link-local, metadata, unspecified, broadcast, multicast and reserved addresses (IANA's
+/// registries of special-purpose addresses). Private networks are where backends of a company live.
 fn is_special(address: IpAddr) -> bool {
-    let address = embedded(address);
     let by_kind = match address {
-        IpAddr::V4(v4) => v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast() || v4.is_multicast(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast(),
+        IpAddr::V4(v4) => {
+            let [first, second, third, _] = v4.octets();
+            v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_multicast()
+                || first == 0
+                || first >= 240
+                || (first, second, third) == (192, 0, 0)
+        }
+        IpAddr::V6(v6) => {
+            let site_local = v6.segments()[0] & 0xffc0 == 0xfec0;
+            v6.is_loopback()
+                || v6.is_unicast_link_local()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || site_local
+        }
     };
     by_kind || METADATA.contains(&address)
 }
 
-/// The IPv4 address that an IPv6 address stands for (mapped, or NAT64's 64:ff9b::/96), or itself.
+/// The IPv4 address that an IPv6 address stands for (mapped, compatible, NAT64's 64:ff9b::/96, or
+/// 6to4's 2002::/16), or itself.
 fn embedded(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(v6) => match v6.segments() {
-            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-                let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
-                IpAddr::V4(Ipv4Addr::new(a, b, c, d))
-            }
-            _ => address.to_canonical(),
-        },
-        IpAddr::V4(_) => address,
+    let IpAddr::V6(v6) = address else { return address };
+    let v4 = |high: u16, low: u16| {
+        let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
+        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+    };
+    match v6.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => address,
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] | [0, 0, 0, 0, 0, 0, high, low] => {
+            v4(high, low)
+        }
+        _ => address.to_canonical(),
     }
 }
 
@@ -113,13 +180,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_absolute_http_urls_are_targets() {
+    fn a_target_is_the_host_and_the_port_of_a_url() {
         let cases = [
             ("http://a.example/x", Some("a.example:80")),
             ("https://A.example", Some("a.example:443")),
             ("http://[::1]:8080/", Some("::1:8080")),
             ("http://127.0.0.1:9", Some("127.0.0.1:9")),
-            ("ftp://a.example", None),
+            ("wss://a.example/socket", Some("a.example:443")),
+            ("postgres://user:secret@Db.example/sales", Some("db.example:5432")),
+            ("redis://127.0.0.1:7000", Some("127.0.0.1:7000")),
+            ("tcp://a.example:25", Some("a.example:25")),
+            ("tcp://a.example", None),
+            ("tcp://a%2fb:1", None),
+            ("tcp://..:1/", Some("..:1")),
             ("/relative", None),
             ("a.example", None),
             ("http://", None),
@@ -141,27 +214,36 @@ mod tests {
     #[test]
     fn special_addresses_are_known() {
         for special in [
+            "127.0.0.1",
+            "::1",
+            "::",
             "169.254.169.254",
             "0.0.0.0",
             "fe80::1",
+            "fec0::1",
             "::ffff:169.254.1.1",
+            "::127.0.0.1",
             "100.100.100.200",
             "fd00:ec2::254",
             "64:ff9b::a9fe:a9fe",
+            "2002:7f00:1::",
             "168.63.129.16",
+            "192.0.0.192",
             "224.0.0.1",
+            "255.255.255.255",
         ] {
-            assert!(is_special(special.parse().unwrap()), "{special}");
+            assert!(is_special(embedded(special.parse().unwrap())), "{special}");
         }
-        for ordinary in ["10.0.0.1", "203.0.113.7", "2001:db8::1"] {
-            assert!(!is_special(ordinary.parse().unwrap()), "{ordinary}");
+        for ordinary in ["10.0.0.1", "203.0.113.7", "2001:db8::1", "2002:cb00:7107::1"] {
+            assert!(!is_special(embedded(ordinary.parse().unwrap())), "{ordinary}");
         }
     }
 
     #[tokio::test]
     async fn a_url_may_name_loopback_itself() {
-        let literal = Target::of_url("http://127.0.0.1:1").unwrap().resolve().await.unwrap();
-        assert_eq!(literal, ["127.0.0.1:1".parse().unwrap()]);
-        assert!(!Target::of_url("http://localhost:1").unwrap().resolve().await.unwrap().is_empty());
+        let resolve =
+            async |url: &str, allowed: &[IpNet]| Target::of_url(url).unwrap().resolve(allowed).await;
+        assert_eq!(resolve("http://127.0.0.1:1", &[]).await.unwrap(), ["127.0.0.1:1".parse().unwrap()]);
+        assert!(!resolve("http://localhost:1", &[]).await.unwrap().is_empty());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::config::{Policy, PolicyName, limits};
+use crate::config::{Isolation, Policy, PolicyName, limits};
 use crate::egress::Target;
 use crate::fields::{FieldError, FieldErrors};
 use crate::ids::EnvironmentName;
@@ -41,39 +41,14 @@ pub struct Limits {
     /// Memory of a program, in megabytes; a multiple of `limits::MEMORY_STEP_MEGABYTES`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mb: Option<u64>,
+    /// Processor time of one execution, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_api_calls: Option<u32>,
-}
-
-/// How processes are shared between agents.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Isolation {
-    pub guest: GuestIsolation,
-    pub host: HostIsolation,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GuestIsolation {
-    /// A process of its own for every execution.
-    Execution,
-    /// A guest serves one agent of one environment until it retires.
-    #[default]
-    Agent,
-    /// Agents share guests, one after another: SES alone lies between them.
-    Environment,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum HostIsolation {
-    /// A host is initialized for one agent and retires.
-    #[default]
-    Agent,
-    /// A host serves agents one after another; the contributor vouches that `Deinitialize` leaves
-    /// nothing behind.
-    Environment,
+    /// Calls that a program waits for at the same time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_concurrent_api_calls: Option<u32>,
 }
 
 /// A checked definition.
@@ -149,6 +124,9 @@ impl Definition {
         if let Some(timeout) = self.limits.timeout_ms {
             policy.time_max = policy.time_max.min(Duration::from_millis(timeout));
         }
+        if let Some(cpu) = self.limits.cpu_ms {
+            policy.cpu_time_max = policy.cpu_time_max.min(Duration::from_millis(cpu));
+        }
         if let Some(memory) = self.limits.memory_mb {
             policy.memory_bytes_max = policy.memory_bytes_max.min(memory * limits::MEGABYTE);
         }
@@ -157,6 +135,11 @@ impl Definition {
 
     pub fn api_calls_max(&self) -> u32 {
         self.limits.max_api_calls.unwrap_or(limits::API_CALLS_MAX).min(limits::API_CALLS_MAX)
+    }
+
+    pub fn api_calls_concurrent_max(&self) -> u32 {
+        let max = limits::API_CALLS_CONCURRENT_MAX;
+        self.limits.max_concurrent_api_calls.unwrap_or(max).min(max)
     }
 
     /// Whether there is anything for npm to install.
@@ -228,12 +211,14 @@ fn parse_policy(word: &str) -> Result<PolicyName, String> {
 }
 
 fn check_limits(errors: &mut FieldErrors, given: &Limits, policy: &Policy) {
-    let time_max = u64::try_from(policy.time_max.as_millis()).unwrap_or(u64::MAX);
-    if given.timeout_ms.is_some_and(|timeout| timeout == 0 || timeout > time_max) {
-        errors.refuse(
-            "/limits/timeoutMs",
-            format!("must be between 1 and {time_max}, which the policy allows"),
-        );
+    for (pointer, given, allowed) in [
+        ("/limits/timeoutMs", given.timeout_ms, policy.time_max),
+        ("/limits/cpuMs", given.cpu_ms, policy.cpu_time_max),
+    ] {
+        let max = u64::try_from(allowed.as_millis()).unwrap_or(u64::MAX);
+        if given.is_some_and(|given| given == 0 || given > max) {
+            errors.refuse(pointer, format!("must be between 1 and {max}, which the policy allows"));
+        }
     }
     let step = limits::MEMORY_STEP_MEGABYTES;
     let memory_max = policy.memory_bytes_max / limits::MEGABYTE;
@@ -243,6 +228,11 @@ fn check_limits(errors: &mut FieldErrors, given: &Limits, policy: &Policy) {
     }
     if given.max_api_calls.is_some_and(|calls| calls > limits::API_CALLS_MAX) {
         errors.refuse("/limits/maxApiCalls", format!("must be at most {}", limits::API_CALLS_MAX));
+    }
+    let concurrent_max = limits::API_CALLS_CONCURRENT_MAX;
+    if given.max_concurrent_api_calls.is_some_and(|calls| calls == 0 || calls > concurrent_max) {
+        let detail = format!("must be between 1 and {concurrent_max}");
+        errors.refuse("/limits/maxConcurrentApiCalls", detail);
     }
 }
 
@@ -272,11 +262,11 @@ mod tests {
 
     #[test]
     fn every_violation_is_listed_with_its_field() {
-        let cases: [(&str, Value, &str); 14] = [
+        let cases: [(&str, Value, &str); 16] = [
             ("environmentName", Value::Null, "/environmentName"),
             ("environmentName", "a/b".into(), "/environmentName"),
             ("backendUrls", Value::Null, "/backendUrls"),
-            ("backendUrls", serde_json::json!({ "x/y": "ftp://a" }), "/backendUrls/x~1y"),
+            ("backendUrls", serde_json::json!({ "x/y": "a.example" }), "/backendUrls/x~1y"),
             ("packageJson", "{".into(), "/packageJson"),
             ("packageJson", 5.into(), "/packageJson"),
             ("packageJson", serde_json::json!({ "dependencies": ["a"] }), "/packageJson"),
@@ -291,6 +281,8 @@ mod tests {
             ("limits", serde_json::json!({ "memoryMb": 80 }), "/limits/memoryMb"),
             ("limits", serde_json::json!({ "memoryMb": 20 }), "/limits/memoryMb"),
             ("limits", serde_json::json!({ "maxApiCalls": 51 }), "/limits/maxApiCalls"),
+            ("limits", serde_json::json!({ "cpuMs": 10_001 }), "/limits/cpuMs"),
+            ("limits", serde_json::json!({ "maxConcurrentApiCalls": 0 }), "/limits/maxConcurrentApiCalls"),
         ];
         for (field, wrong, pointer) in cases {
             let errors = check(|value| value[field] = wrong.clone()).unwrap_err();

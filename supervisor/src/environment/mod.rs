@@ -20,11 +20,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde::{Deserialize, Serialize};
 
 pub use build::{Build, Builds};
-pub use definition::{Definition, GuestIsolation, HostIsolation, Isolation, Limits, WireDefinition};
+pub use definition::{Definition, Limits, WireDefinition};
 pub use npm::NpmError;
 pub use provision::{Condition, Phase, Progress, ProvisionRefusal, Provisioner, start_host};
 
-use crate::config::Policy;
+use crate::config::{Isolation, Policy};
 use crate::ids::{Digest, EnvironmentName};
 use crate::store::EnvironmentRow;
 
@@ -44,6 +44,8 @@ pub struct Environment {
     pub created_at: i64,
     pub updated_at: i64,
     pub policy: Policy,
+    /// As the definition wants it, and never weaker than the operator allows.
+    pub isolation: Isolation,
     /// Set when it was replaced or removed: nothing is kept for it any more.
     retired: AtomicBool,
 }
@@ -106,7 +108,11 @@ impl Environment {
         })
     }
 
-    fn from_row(row: EnvironmentRow, builds: &Builds) -> Result<Environment, RestoreError> {
+    fn from_row(
+        row: EnvironmentRow,
+        builds: &Builds,
+        isolation_min: &Isolation,
+    ) -> Result<Environment, RestoreError> {
         let name = row.name.clone();
         let damaged = |reason: String| RestoreError { name: name.clone(), reason };
         let definition: Definition =
@@ -121,6 +127,7 @@ impl Environment {
         };
         let policy = definition.effective_policy();
         Ok(Environment {
+            isolation: definition.isolation.at_least(isolation_min),
             definition,
             module,
             endowments,
@@ -157,10 +164,10 @@ pub struct Catalogue {
 
 impl Catalogue {
     /// Takes over what the database holds. What cannot be restored is reported and left out.
-    pub fn restore(rows: Vec<EnvironmentRow>, builds: &Builds) -> Catalogue {
+    pub fn restore(rows: Vec<EnvironmentRow>, builds: &Builds, isolation_min: &Isolation) -> Catalogue {
         let catalogue = Catalogue::default();
         for row in rows {
-            match Environment::from_row(row, builds) {
+            match Environment::from_row(row, builds, isolation_min) {
                 Ok(environment) => drop(catalogue.insert(Arc::new(environment))),
                 Err(error) => tracing::error!("{error}"),
             }

@@ -12,7 +12,7 @@ use jail::{Access, Grant, Kind};
 use serde_json::Value;
 
 use crate::config::{Operator, limits};
-use crate::egress::{Egress, EgressError};
+use crate::egress::EgressError;
 use crate::worker::{
     ExitCause, Launch, LaunchError, Launcher, Program, node_arguments, node_environment, places, write_fresh,
 };
@@ -150,7 +150,7 @@ impl<'a> Npm<'a> {
     async fn run(&self, scope: Scope, arguments: &[&str]) -> Result<Vec<u8>, NpmError> {
         let folder = self.launcher.worker_folder()?;
         let egress_folder = folder.0.join("egress");
-        let _egress = Egress::open(&egress_folder, self.reachable.iter())?;
+        let _egress = self.launcher.open_egress(&egress_folder, self.reachable.iter())?;
         let build = self.staging.join("build");
         let npm = self.launcher.installation().npm();
         let mut environment = self.environment.clone();

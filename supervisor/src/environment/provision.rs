@@ -14,11 +14,12 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::build::{exporting, implementation_file};
+use super::definition::Checked;
 use super::npm::{Npm, NpmError};
 use super::{Builds, Catalogue, Definition, Environment, WireDefinition};
 use crate::analysis::{Analysis, AnalysisError};
 use crate::clock::now_ms;
-use crate::config::{Operator, limits};
+use crate::config::{Isolation, Operator, limits};
 use crate::fields::FieldError;
 use crate::ids::{Digest, EnvironmentName};
 use crate::store::{BuildRow, Store, StoreError, Write};
@@ -111,6 +112,8 @@ pub struct Provisioner {
     pub analysis: Analysis,
     pub store: Store,
     pub operator: Operator,
+    /// The weakest isolation that an environment may ask for.
+    pub isolation_min: Isolation,
     pub builds: Builds,
     pub catalogue: Catalogue,
     /// Identifies the harness and the Node that builds are made for.
@@ -127,6 +130,7 @@ impl Provisioner {
         analysis: Analysis,
         store: Store,
         operator: Operator,
+        isolation_min: Isolation,
         builds: Builds,
         catalogue: Catalogue,
     ) -> io::Result<Provisioner> {
@@ -137,6 +141,7 @@ impl Provisioner {
             analysis,
             store,
             operator,
+            isolation_min,
             builds,
             catalogue,
             platform,
@@ -147,7 +152,7 @@ impl Provisioner {
 
     /// Checks a definition without changing anything.
     pub async fn validate(&self, wire: WireDefinition) -> Result<Implementation, ProvisionRefusal> {
-        let (definition, _) = wire.check().map_err(ProvisionRefusal::Invalid)?;
+        let (definition, _) = self.check(wire)?;
         self.analyze(&definition).await
     }
 
@@ -158,7 +163,7 @@ impl Provisioner {
         progress: &Progress,
     ) -> Result<Provisioned, ProvisionRefusal> {
         progress.report(Phase::Validate);
-        let (definition, package_lock) = wire.check().map_err(ProvisionRefusal::Invalid)?;
+        let (definition, package_lock) = self.check(wire)?;
         let name = definition.environment_name.clone();
         let lock = self.lock_for(&name);
         let _held = lock.lock().await;
@@ -170,6 +175,7 @@ impl Provisioner {
         let environment = Arc::new(Environment {
             etag: Environment::etag_of(&definition, build.digest())?,
             policy: definition.effective_policy(),
+            isolation: definition.isolation.clone(),
             retired: AtomicBool::new(false),
             module: implementation.module,
             endowments: implementation.endowments,
@@ -228,6 +234,18 @@ impl Provisioner {
             }
             (_, None) if self.catalogue.count() >= limits::ENVIRONMENTS_MAX => Err(ProvisionRefusal::TooMany),
             _ => Ok(existing),
+        }
+    }
+
+    fn check(&self, wire: WireDefinition) -> Result<Checked, ProvisionRefusal> {
+        let checked = wire.check().map_err(ProvisionRefusal::Invalid)?;
+        match checked.0.isolation.weaker_than(&self.isolation_min) {
+            None => Ok(checked),
+            Some((dial, least)) => {
+                let detail = format!("the operator allows {least} and what is stronger");
+                let error = FieldError::new(format!("/isolation/{dial}"), detail);
+                Err(ProvisionRefusal::Invalid(vec![error]))
+            }
         }
     }
 

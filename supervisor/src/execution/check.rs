@@ -16,10 +16,17 @@ pub enum CallCheck {
     Lie(&'static str),
 }
 
+/// How many calls a program may make, and wait for at the same time.
+#[derive(Clone, Copy)]
+pub struct CallBudget {
+    pub calls_max: u32,
+    pub concurrent_max: u32,
+}
+
 pub fn check_call(
     ledger: &Ledger,
     endowments: &[String],
-    calls_max: u32,
+    budget: CallBudget,
     call_id: u32,
     name: &str,
     params_bytes: usize,
@@ -27,10 +34,13 @@ pub fn check_call(
     if ledger.knows(call_id) {
         return CallCheck::Lie("the number of an earlier call");
     }
+    let CallBudget { calls_max, concurrent_max } = budget;
     let (code, message) = if !endowments.iter().any(|known| known == name) {
         ("api_not_provisioned", format!("{name} is not a function of this environment"))
     } else if ledger.forwarded() >= calls_max {
         ("api_call_limit", format!("more than {calls_max} API calls in one execution"))
+    } else if ledger.open() >= concurrent_max {
+        ("api_concurrency_limit", format!("more than {concurrent_max} API calls at the same time"))
     } else if params_bytes > limits::PARAMS_BYTES_MAX {
         (
             "params_too_large",
@@ -58,6 +68,7 @@ pub fn check_log(entries: usize, text: &str) -> Result<(), &'static str> {
 mod tests {
     use std::time::Instant;
 
+    use super::super::ledger::EffectState;
     use super::*;
 
     #[test]
@@ -66,7 +77,8 @@ mod tests {
         let mut ledger = Ledger::default();
         let endowments = ["A".to_owned()];
         let check = |ledger: &Ledger, call_id, name: &str, bytes| {
-            check_call(ledger, &endowments, 2, call_id, name, bytes)
+            let budget = CallBudget { calls_max: 3, concurrent_max: 2 };
+            check_call(ledger, &endowments, budget, call_id, name, bytes)
         };
         let refused = |result: CallCheck| match result {
             CallCheck::Refuse { code, .. } => code,
@@ -78,10 +90,15 @@ mod tests {
         ledger.begin(1, "A".to_owned(), now);
         assert_eq!(check(&ledger, 1, "A", 2), CallCheck::Lie("the number of an earlier call"));
         ledger.begin(2, "A".to_owned(), now);
-        assert_eq!(refused(check(&ledger, 3, "A", 2)), "api_call_limit");
-        ledger.refuse(3, "A".to_owned(), now);
-        ledger.refuse(4, "A".to_owned(), now);
-        assert_eq!(check(&ledger, 5, "A", 2), CallCheck::Lie("a flood of refused calls"));
+        assert_eq!(refused(check(&ledger, 3, "A", 2)), "api_concurrency_limit");
+        assert!(ledger.end(1, EffectState::Returned, now));
+        assert_eq!(check(&ledger, 3, "A", 2), CallCheck::Forward);
+        ledger.begin(3, "A".to_owned(), now);
+        assert_eq!(refused(check(&ledger, 4, "A", 2)), "api_call_limit");
+        for call_id in 4..7 {
+            ledger.refuse(call_id, "A".to_owned(), now);
+        }
+        assert_eq!(check(&ledger, 7, "A", 2), CallCheck::Lie("a flood of refused calls"));
     }
 
     #[test]

@@ -9,22 +9,23 @@
 //!
 //! Both processes are hostile: what they send is checked here, whatever the harness checked before.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use super::check::{CallCheck, check_call, check_log};
+use super::check::{CallBudget, CallCheck, check_call, check_log};
 use super::ledger::{EffectState, Ledger};
 use super::outcome::{End, LogEntry, Outcome, Status};
 use super::request::ExecutionRequest;
 use super::{GuestLeft, HostLeft, error_details};
+use crate::audit::Beginning;
 use crate::clock::milliseconds;
 use crate::config::limits;
 use crate::ids::ExecutionId;
 use crate::protocol::frame::FrameError;
 use crate::protocol::{Budgets, ErrorDetails, FromGuest, FromHost, LogLevel, ToGuest, ToHost};
-use crate::worker::{BoundHost, GroupUsage, Guest, exit_of};
+use crate::worker::{BoundHost, ExitCause, GroupUsage, Guest, exit_of};
 
 /// The outcome, and what may be left of the processes.
 pub struct Driven {
@@ -37,26 +38,30 @@ pub async fn drive(
     id: &ExecutionId,
     request: &ExecutionRequest,
     program: analyzer::Program,
+    beginning: Beginning,
     guest: Guest,
     host: BoundHost,
     cancel: CancellationToken,
 ) -> Driven {
     guest.process.reset_peak();
     let cpu_before = guest.process.usage().cpu;
-    // What an earlier execution left is not this one's reason.
-    drop(host.take_egress_failure());
+    // What an earlier execution left is not this one's.
+    drop(host.take_egress_events());
     let mut run = Run {
         id: id.to_string(),
         request,
+        beginning: Some(beginning),
         guest,
         host,
         ledger: Ledger::default(),
         logs: Vec::new(),
         deadline: tokio::time::Instant::now() + request.time_max(),
+        cpu_end: cpu_before + request.environment().policy.cpu_time_max,
         cancel,
     };
     let stop = run.until_end(program).await;
     let Run { guest, host, ledger, logs, .. } = run;
+    let egress = host.take_egress_events();
     let mut usage = guest.process.usage();
     let open_calls = ledger.open_calls();
     let (end, guest_left, host_left) = settle(stop, guest, host, open_calls, request, &mut usage).await;
@@ -66,6 +71,7 @@ pub async fn drive(
         logs,
         api_call_count: ledger.forwarded(),
         effects: ledger.into_effects(),
+        egress,
         cpu_ms: milliseconds(cpu),
         peak_memory_bytes: usage.peak_memory_bytes,
     };
@@ -79,6 +85,7 @@ const NAME_CHARS_MAX: usize = 100;
 enum Stop {
     Ended(End),
     Timeout,
+    CpuTime,
     Cancelled,
     GuestLost(FrameError),
     HostLost(FrameError),
@@ -97,7 +104,7 @@ async fn settle(
     let gone = GuestLeft(None);
     match stop {
         Stop::Ended(end) => (end, GuestLeft(Some(guest)), Some(HostLeft::new(host, open_calls))),
-        Stop::Timeout | Stop::Cancelled => {
+        Stop::Timeout | Stop::CpuTime | Stop::Cancelled => {
             (stopped(&stop, request), gone, Some(HostLeft::new(host, open_calls)))
         }
         Stop::HostStalled(stop) => (stopped(&stop, request), gone, None),
@@ -107,10 +114,11 @@ async fn settle(
         Stop::HostLost(FrameError::Closed) => {
             let reason = host.into_reason().await;
             tracing::warn!(environment = %request.environment().name(), reason, "a host was lost");
-            (End::worker_lost(format!("the environment's process {reason}")), gone, None)
+            (End::worker_lost("worker_lost", format!("the environment's process {reason}")), gone, None)
         }
         Stop::HostLost(error) => {
-            (End::worker_lost(format!("the environment's process failed: {error}")), gone, None)
+            let message = format!("the environment's process was ended: {error}");
+            (End::worker_lost(code_of(&error), message), gone, None)
         }
     }
 }
@@ -119,11 +127,26 @@ async fn settle(
 fn stopped(stop: &Stop, request: &ExecutionRequest) -> End {
     if matches!(stop, Stop::Cancelled) {
         let message = "the caller went away, or the supervisor was stopped".to_owned();
-        return End::failed(Status::Cancelled, "CancelledError", message, None);
+        return End::failed(Status::Cancelled, "CancelledError", "cancelled", message, None);
+    }
+    if matches!(stop, Stop::CpuTime) {
+        let allowed = request.environment().policy.cpu_time_max.as_millis();
+        let message = format!("the program used more than {allowed} ms of processor time");
+        let hint = Some("Compute less in one program, or look for a loop that does not end.");
+        return End::failed(Status::Timeout, "CpuTimeError", "cpu_time_limit", message, hint);
     }
     let message = format!("the program did not end within {} ms", request.time_max().as_millis());
     let hint = Some("Do less in one program, or make independent calls at the same time with Promise.all.");
-    End::failed(Status::Timeout, "TimeoutError", message, hint)
+    End::failed(Status::Timeout, "TimeoutError", "timeout", message, hint)
+}
+
+/// The public code of a connection that ended by its process's fault.
+fn code_of(error: &FrameError) -> &'static str {
+    match error {
+        FrameError::TooLarge { .. } => "frame_too_large",
+        FrameError::Garbage(_) => "protocol_violation",
+        FrameError::Closed | FrameError::Io(_) => "worker_lost",
+    }
 }
 
 async fn guest_lost(
@@ -135,10 +158,12 @@ async fn guest_lost(
     let Guest { process, .. } = guest;
     if !matches!(error, FrameError::Closed) {
         tracing::warn!(process = process.name(), %error, "a guest was ended");
-        return End::worker_lost("the program's process broke the protocol and was ended".to_owned());
+        let message = "the program's process broke the protocol and was ended".to_owned();
+        return End::worker_lost(code_of(&error), message);
     }
     let Some(exit) = exit_of(&process).await else {
-        return End::worker_lost("the program's process closed its connection and was ended".to_owned());
+        let message = "the program's process closed its connection and was ended".to_owned();
+        return End::worker_lost("worker_lost", message);
     };
     *usage = exit.usage;
     if exit.out_of_memory {
@@ -147,22 +172,33 @@ async fn guest_lost(
         return End::failed(
             Status::OutOfMemory,
             "OutOfMemoryError",
+            "memory_limit",
             message,
             Some("Hold less data at the same time."),
         );
     }
     tracing::warn!(process = process.name(), end = exit.describe(), "a guest was lost");
-    End::worker_lost("the program's process ended unexpectedly".to_owned())
+    match exit.cause {
+        ExitCause::Signal(nix::libc::SIGSYS) => End::worker_lost(
+            "forbidden_system_call",
+            "the program's process was ended for a system call that no program needs".to_owned(),
+        ),
+        _ => End::worker_lost("worker_lost", "the program's process ended unexpectedly".to_owned()),
+    }
 }
 
 struct Run<'a> {
     id: String,
     request: &'a ExecutionRequest,
+    /// Until it is written, no call is forwarded.
+    beginning: Option<Beginning>,
     guest: Guest,
     host: BoundHost,
     ledger: Ledger,
     logs: Vec<LogEntry>,
     deadline: tokio::time::Instant,
+    /// What the guest's processor time may not go beyond.
+    cpu_end: Duration,
     cancel: CancellationToken,
 }
 
@@ -172,6 +208,10 @@ impl Run<'_> {
         if let Err(stop) = self.tell_guest(&execute).await {
             return stop;
         }
+        let mut cpu_checks = tokio::time::interval_at(
+            tokio::time::Instant::now() + limits::CPU_TIME_CHECK_PERIOD,
+            limits::CPU_TIME_CHECK_PERIOD,
+        );
         loop {
             let step = tokio::select! {
                 message = self.guest.connection.receive() => match message {
@@ -184,6 +224,10 @@ impl Run<'_> {
                 },
                 () = tokio::time::sleep_until(self.deadline) => Err(Stop::Timeout),
                 () = self.cancel.cancelled() => Err(Stop::Cancelled),
+                _ = cpu_checks.tick() => match self.guest.process.usage().cpu > self.cpu_end {
+                    true => Err(Stop::CpuTime),
+                    false => Ok(()),
+                },
             };
             if let Err(stop) = step {
                 return stop;
@@ -203,6 +247,7 @@ impl Run<'_> {
             input: self.request.input().to_owned(),
             budgets: Budgets {
                 api_calls_max: environment.definition.api_calls_max(),
+                api_calls_concurrent_max: environment.definition.api_calls_concurrent_max(),
                 params_bytes_max: limits::PARAMS_BYTES_MAX,
                 result_bytes_max: limits::RESULT_BYTES_MAX,
                 log_entries_max: limits::LOG_ENTRIES_MAX,
@@ -216,7 +261,7 @@ impl Run<'_> {
             return Err(lied("a message of no or another execution"));
         }
         match message {
-            FromGuest::Log { level, text, .. } => self.log(level, text),
+            FromGuest::Log { level, text, truncated, .. } => self.log(level, text, truncated),
             FromGuest::Call { call_id, name, params, .. } => self.call(call_id, name, params).await,
             FromGuest::Completed { value, .. } if value.get().len() <= limits::RESULT_BYTES_MAX => {
                 Err(Stop::Ended(End::Completed(value)))
@@ -227,17 +272,20 @@ impl Run<'_> {
         }
     }
 
-    fn log(&mut self, level: LogLevel, text: String) -> Result<(), Stop> {
+    fn log(&mut self, level: LogLevel, text: String, truncated: bool) -> Result<(), Stop> {
         check_log(self.logs.len(), &text).map_err(lied)?;
-        self.logs.push(LogEntry { level, text });
+        self.logs.push(LogEntry { level, text, truncated });
         Ok(())
     }
 
     async fn call(&mut self, call_id: u32, name: String, params: Box<RawValue>) -> Result<(), Stop> {
         let definition = &self.request.environment().definition;
         let endowments = &self.request.environment().endowments;
-        let calls_max = definition.api_calls_max();
-        match check_call(&self.ledger, endowments, calls_max, call_id, &name, params.get().len()) {
+        let budget = CallBudget {
+            calls_max: definition.api_calls_max(),
+            concurrent_max: definition.api_calls_concurrent_max(),
+        };
+        match check_call(&self.ledger, endowments, budget, call_id, &name, params.get().len()) {
             CallCheck::Lie(what) => Err(lied(what)),
             CallCheck::Refuse { code, message } => {
                 self.ledger.refuse(call_id, name.chars().take(NAME_CHARS_MAX).collect(), Instant::now());
@@ -245,10 +293,26 @@ impl Run<'_> {
                 self.tell_guest(&ToGuest::Throw { call_id, error }).await
             }
             CallCheck::Forward => {
+                self.begin_record().await?;
                 self.ledger.begin(call_id, name.clone(), Instant::now());
                 self.tell_host(&ToHost::Call { call_id, name, params }).await
             }
         }
+    }
+
+    /// A call may have an effect, so there is a record from here on, whatever becomes of this process.
+    async fn begin_record(&mut self) -> Result<(), Stop> {
+        let Some(beginning) = self.beginning.take() else { return Ok(()) };
+        let written = tokio::select! {
+            written = beginning.written() => written,
+            () = tokio::time::sleep_until(self.deadline) => return Err(Stop::Timeout),
+            () = self.cancel.cancelled() => return Err(Stop::Cancelled),
+        };
+        written.map_err(|error| {
+            let message =
+                format!("no function was called, because the execution cannot be recorded: {error}");
+            Stop::Ended(End::failed(Status::Error, "AuditError", "audit_failed", message, None))
+        })
     }
 
     async fn on_host(&mut self, message: FromHost) -> Result<(), Stop> {

@@ -78,11 +78,16 @@ impl Ledger {
 
     /// The calls that are still open.
     pub fn open_calls(&self) -> Vec<u32> {
-        self.entries
-            .iter()
-            .filter(|entry| entry.effect.state == EffectState::Pending)
-            .map(|entry| entry.call_id)
-            .collect()
+        self.pending().map(|entry| entry.call_id).collect()
+    }
+
+    /// How many calls are still open.
+    pub fn open(&self) -> u32 {
+        u32::try_from(self.pending().count()).unwrap_or(u32::MAX)
+    }
+
+    fn pending(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.effect.state == EffectState::Pending)
     }
 
     pub fn into_effects(self) -> Vec<Effect> {

@@ -88,19 +88,23 @@ impl Executor {
             () = cancel.cancelled() => return Err(ExecutionRefusal::Cancelled),
         };
         let id = ExecutionId::new();
+        if let Err(error @ (LeaseError::Start(_) | LeaseError::Guest(_))) = lease {
+            return Err(ExecutionRefusal::Start(error));
+        }
+        let begun = self.audit.begin(record::beginning(&self.audit, &id, &request, started_at)).await;
+        let beginning = begun.map_err(ExecutionRefusal::Audit)?;
         let Lease { guest, host } = match lease {
             Ok(lease) => lease,
-            Err(LeaseError::Initialize(error)) => {
+            Err(error) => {
                 let outcome = outcome::initialize_failed(&error);
-                return self.record(id, request, outcome, started_at, started).await;
+                return self.record(id, request, outcome, started).await;
             }
-            Err(error) => return Err(ExecutionRefusal::Start(error)),
         };
         let environment = Arc::clone(request.environment());
         let agent = request.agent().clone();
-        let driven = driver::drive(&id, &request, program, guest, host, cancel).await;
+        let driven = driver::drive(&id, &request, program, beginning, guest, host, cancel).await;
         let (recorded, guest) = tokio::join!(
-            self.record(id.clone(), request, driven.outcome, started_at, started),
+            self.record(id.clone(), request, driven.outcome, started),
             driven.guest_left.proven_idle(&id)
         );
         if let Some(guest) = guest {
@@ -124,7 +128,7 @@ impl Executor {
 
     /// Everything up to the start of the program: bounded in number and in time.
     async fn prepare(&self, request: &ExecutionRequest) -> Result<Prepared, ExecutionRefusal> {
-        let place = self.admission.enter()?;
+        let place = self.admission.enter(request.agent(), request.priority())?;
         let program = self.analysis.program(request.code()).await?;
         let permit = self.admission.admit(place).await?;
         let (started_at, started) = (now_ms(), Instant::now());
@@ -137,11 +141,9 @@ impl Executor {
         id: ExecutionId,
         request: ExecutionRequest,
         outcome: Outcome,
-        started_at: i64,
         started: Instant,
     ) -> Result<Recorded, ExecutionRefusal> {
-        let recorded =
-            Recorded::commit(&self.audit, id, request, outcome, started_at, started.elapsed()).await;
+        let recorded = Recorded::commit(&self.audit, id, request, outcome, started.elapsed()).await;
         recorded.map_err(ExecutionRefusal::Audit)
     }
 }

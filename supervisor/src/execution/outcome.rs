@@ -5,8 +5,9 @@ use serde_json::value::RawValue;
 
 use super::error_details;
 use super::ledger::Effect;
+use crate::egress::EgressEvent;
+use crate::pool::LeaseError;
 use crate::protocol::{ErrorDetails, LogLevel};
-use crate::worker::HostError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -14,6 +15,7 @@ pub enum Status {
     Completed,
     /// The program threw, or its environment could not be initialized.
     Error,
+    /// It used up its time, by the clock or of the processor.
     Timeout,
     OutOfMemory,
     /// The caller went away.
@@ -40,6 +42,9 @@ impl Status {
 pub struct LogEntry {
     pub level: LogLevel,
     pub text: String,
+    /// It was cut, or stands for entries that were dropped.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
 }
 
 /// The end of the program itself.
@@ -49,15 +54,15 @@ pub enum End {
 }
 
 impl End {
-    pub fn failed(status: Status, name: &str, message: String, hint: Option<&str>) -> End {
-        let code = if status == Status::OutOfMemory { "memory_limit" } else { status.as_str() };
+    pub fn failed(status: Status, name: &str, code: &str, message: String, hint: Option<&str>) -> End {
         End::Failed { status, error: error_details(name, code, message, hint) }
     }
 
-    pub fn worker_lost(message: String) -> End {
+    pub fn worker_lost(code: &str, message: String) -> End {
         End::failed(
             Status::WorkerLost,
             "WorkerLost",
+            code,
             message,
             Some("Run the program again; a new process is used."),
         )
@@ -69,6 +74,7 @@ pub struct Outcome {
     pub end: End,
     pub logs: Vec<LogEntry>,
     pub effects: Vec<Effect>,
+    pub egress: Vec<EgressEvent>,
     pub api_call_count: u32,
     pub cpu_ms: f64,
     pub peak_memory_bytes: u64,
@@ -84,7 +90,7 @@ impl Outcome {
 }
 
 /// The outcome of a program whose environment could not be initialized, and which did not run.
-pub fn initialize_failed(error: &HostError) -> Outcome {
+pub fn initialize_failed(error: &LeaseError) -> Outcome {
     let hint =
         Some("The contributor of the environment has to look at its Initialize function and its backends.");
     let details = error_details("InitializeError", "initialize_failed", error.to_string(), hint);
@@ -92,6 +98,7 @@ pub fn initialize_failed(error: &HostError) -> Outcome {
         end: End::Failed { status: Status::Error, error: details },
         logs: Vec::new(),
         effects: Vec::new(),
+        egress: Vec::new(),
         api_call_count: 0,
         cpu_ms: 0.0,
         peak_memory_bytes: 0,

@@ -10,10 +10,11 @@ use super::outcome::{End, LogEntry, Outcome, Status};
 use super::request::ExecutionRequest;
 use crate::audit::{Audit, Committed};
 use crate::clock::milliseconds;
-use crate::environment::GuestIsolation;
+use crate::config::{GuestIsolation, Isolation};
+use crate::egress::EgressEvent;
 use crate::ids::{Digest, ExecutionId};
 use crate::protocol::ErrorDetails;
-use crate::store::{ExecutionRow, StoreError};
+use crate::store::{ExecutionEndRow, ExecutionStartRow, StoreError};
 
 /// An execution whose record is committed: only this can be replied.
 pub struct Recorded {
@@ -35,15 +36,19 @@ pub struct ExecutionView {
     /// The value as text, or the error.
     execution_result: String,
     logs: Vec<LogEntry>,
+    logs_truncated: bool,
     output: String,
     error: Option<String>,
     error_details: Option<ErrorDetails>,
     api_call_count: u32,
     effects: Vec<Effect>,
+    egress: Vec<EgressEvent>,
     environment_name: String,
     user_agent_id: String,
     engine: &'static str,
     policy: &'static str,
+    /// How processes were shared.
+    isolation: Isolation,
     duration_ms: f64,
     usage: UsageView,
     warnings: Vec<String>,
@@ -56,36 +61,49 @@ struct UsageView {
     peak_memory_bytes: u64,
 }
 
+/// The record as it is begun.
+pub fn beginning(
+    audit: &Audit,
+    id: &ExecutionId,
+    request: &ExecutionRequest,
+    started_at: i64,
+) -> ExecutionStartRow {
+    let environment = request.environment();
+    ExecutionStartRow {
+        id: id.to_string(),
+        agent: request.agent().to_string(),
+        environment: environment.name().to_string(),
+        build: environment.build.digest().to_string(),
+        policy: environment.definition.policy.as_str(),
+        isolation: serde_json::to_string(&environment.isolation).unwrap_or_default(),
+        code: request.code().to_owned(),
+        code_sha256: Digest::of_text(request.code()).to_string(),
+        input: (request.input().get() != "null").then(|| request.input().get().to_owned()),
+        metadata: request.metadata().map(str::to_owned),
+        missing_layers: audit.missing_layers().to_owned(),
+        started_at,
+    }
+}
+
 impl Recorded {
     pub async fn commit(
         audit: &Audit,
         id: ExecutionId,
         request: ExecutionRequest,
         outcome: Outcome,
-        started_at: i64,
         duration: Duration,
     ) -> Result<Recorded, StoreError> {
         let (error, result_bytes) = match &outcome.end {
             End::Completed(value) => (None, value.get().len()),
             End::Failed { error, .. } => (serde_json::to_string(error).ok(), 0),
         };
-        let environment = request.environment();
-        let row = ExecutionRow {
+        let row = ExecutionEndRow {
             id: id.to_string(),
-            agent: request.agent().to_string(),
-            environment: environment.name().to_string(),
-            build: environment.build.digest().to_string(),
-            policy: environment.definition.policy.as_str(),
-            code: request.code().to_owned(),
-            code_sha256: Digest::of_text(request.code()).to_string(),
-            input: (request.input().get() != "null").then(|| request.input().get().to_owned()),
-            metadata: request.metadata().map(str::to_owned),
             status: outcome.status().as_str(),
             error,
             result_bytes: result_bytes as u64,
             effects: serde_json::to_string(&outcome.effects).unwrap_or_default(),
-            missing_layers: audit.missing_layers().to_owned(),
-            started_at,
+            egress: serde_json::to_string(&outcome.egress).unwrap_or_default(),
             duration_ms: milliseconds(duration),
             cpu_ms: outcome.cpu_ms,
             peak_memory_bytes: outcome.peak_memory_bytes,
@@ -99,7 +117,7 @@ impl Recorded {
         let status = outcome.status();
         let environment = request.environment();
         let mut warnings = request.warnings().to_vec();
-        if environment.definition.isolation.guest == GuestIsolation::Environment {
+        if environment.isolation.guest == GuestIsolation::Environment {
             warnings.push(
                 "agents share guest processes in this environment: SES alone keeps them apart".to_owned(),
             );
@@ -121,16 +139,19 @@ impl Recorded {
             is_error: status != Status::Completed,
             result,
             execution_result,
+            logs_truncated: outcome.logs.iter().any(|entry| entry.truncated),
             logs: outcome.logs,
             output,
             error,
             error_details,
             api_call_count: outcome.api_call_count,
             effects: outcome.effects,
+            egress: outcome.egress,
             environment_name: environment.name().to_string(),
             user_agent_id: request.agent().to_string(),
             engine: "v8",
             policy: environment.definition.policy.as_str(),
+            isolation: environment.isolation.clone(),
             duration_ms: milliseconds(duration),
             usage: UsageView { cpu_ms: outcome.cpu_ms, peak_memory_bytes: outcome.peak_memory_bytes },
             warnings,

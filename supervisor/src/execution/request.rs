@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::admission::Priority;
 use crate::config::limits;
 use crate::environment::{Catalogue, Environment};
 use crate::fields::{FieldError, FieldErrors};
@@ -22,6 +23,9 @@ pub struct WireExecution {
     /// Given to the program as `input`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<Box<RawValue>>,
+    /// Who goes first when executions wait for their turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<String>,
     /// Wall time in milliseconds; may lower what the environment allows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Value>,
@@ -46,6 +50,7 @@ pub struct ExecutionRequest {
     agent: AgentId,
     code: String,
     input: Box<RawValue>,
+    priority: Priority,
     time_max: Duration,
     metadata: Option<String>,
     warnings: Vec<String>,
@@ -65,6 +70,9 @@ impl ExecutionRequest {
         }
         let timeout = wire.timeout.filter(|value| !value.is_null());
         let timeout = timeout.and_then(|value| errors.keep("/timeout", parse_timeout(&value)));
+        let priority = wire
+            .priority
+            .map_or(Some(Priority::default()), |word| errors.keep("/priority", parse_priority(word)));
         let input = wire.input.unwrap_or_else(|| RawValue::NULL.to_owned());
         if input.get().len() > limits::INPUT_BYTES_MAX {
             errors.refuse("/input", format!("input is larger than {} bytes", limits::INPUT_BYTES_MAX));
@@ -79,7 +87,9 @@ impl ExecutionRequest {
                 format!("metadata must be an object of at most {} bytes", limits::METADATA_BYTES_MAX),
             );
         }
-        let (Some(name), Some(agent), Some(code), true) = (name, agent, wire.code, errors.is_empty()) else {
+        let (Some(name), Some(agent), Some(code), Some(priority), true) =
+            (name, agent, wire.code, priority, errors.is_empty())
+        else {
             return Err(RequestRefusal::Invalid(errors.into_list()));
         };
         if code.len() > limits::CODE_BYTES_MAX {
@@ -88,7 +98,7 @@ impl ExecutionRequest {
         let environment = catalogue.get(&name).ok_or(RequestRefusal::UnknownEnvironment(name))?;
         let (time_max, warnings) = allowed_time(timeout, environment.policy.time_max);
         let metadata = metadata.map(|value| value.to_string());
-        Ok(ExecutionRequest { environment, agent, code, input, time_max, metadata, warnings })
+        Ok(ExecutionRequest { environment, agent, code, input, priority, time_max, metadata, warnings })
     }
 
     pub fn environment(&self) -> &Arc<Environment> {
@@ -107,6 +117,10 @@ impl ExecutionRequest {
         &self.input
     }
 
+    pub fn priority(&self) -> Priority {
+        self.priority
+    }
+
     pub fn time_max(&self) -> Duration {
         self.time_max
     }
@@ -118,6 +132,10 @@ impl ExecutionRequest {
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
+}
+
+fn parse_priority(word: String) -> Result<Priority, String> {
+    serde_json::from_value(Value::String(word)).map_err(|_| "must be high, normal or low".to_owned())
 }
 
 fn parse_timeout(value: &Value) -> Result<Duration, String> {
@@ -159,6 +177,7 @@ mod tests {
             (r#"{"environmentName":"a","userAgentId":"b","code":"1","timeout":0}"#, "/timeout"),
             (r#"{"environmentName":"a","userAgentId":"b","code":"1","timeout":"9"}"#, "/timeout"),
             (r#"{"environmentName":"a","userAgentId":"b","code":"1","metadata":[]}"#, "/metadata"),
+            (r#"{"environmentName":"a","userAgentId":"b","code":"1","priority":"now"}"#, "/priority"),
             (r#"{"environmentName":"a","userAgentId":"b","code":"1"}"#, "environment a does not exist"),
         ];
         for (text, expected) in cases {

@@ -10,7 +10,7 @@ mod server;
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -36,8 +36,17 @@ pub fn router(daemon: Daemon) -> Router {
         .route("/readyz", get(health::ready))
         .fallback(|| async { Problem::not_found("there is nothing at this path").into_response() })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed().into_response() })
+        .layer(middleware::from_fn_with_state(daemon.clone(), refuse_work_while_draining))
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(problem::of_panic))
         .with_state(daemon)
+}
+
+/// A supervisor that shuts down finishes what it has, and tells its callers to go elsewhere.
+async fn refuse_work_while_draining(State(daemon): State<Daemon>, request: Request, next: Next) -> Response {
+    match daemon.tasks.is_shutting_down() && !request.method().is_safe() {
+        true => Problem::shutting_down().into_response(),
+        false => next.run(request).await,
+    }
 }
 
 /// Refuses requests whose Host is a name that leads to the loopback address from outside (DNS

@@ -96,7 +96,12 @@ impl Problem {
     }
 
     pub fn invalid_json(error: &serde_json::Error) -> Problem {
-        let code = if error.is_data() { "invalid_request" } else { "invalid_json" };
+        let code = match error.is_data() {
+            true => "invalid_request",
+            // serde_json has no other way to tell; it stops at 128 levels.
+            false if error.to_string().starts_with("recursion limit") => "nesting_too_deep",
+            false => "invalid_json",
+        };
         Problem::new(
             StatusCode::BAD_REQUEST,
             code,
@@ -108,6 +113,12 @@ impl Problem {
     /// A header or a query that cannot be used.
     pub fn invalid_parameter(detail: &str) -> Problem {
         Problem::new(StatusCode::BAD_REQUEST, "invalid_request", "InvalidRequest", detail)
+    }
+
+    pub fn shutting_down() -> Problem {
+        let problem =
+            Problem::not_ready("the supervisor is shutting down: try another, or this one in a moment");
+        Problem { code: "shutting_down".to_owned(), retry_after: Some(5), ..problem }
     }
 
     pub fn not_ready(detail: &str) -> Problem {
@@ -174,7 +185,8 @@ impl From<ExecutionRefusal> for Problem {
                 code: "audit_failed".to_owned(),
                 ..Problem::internal(&error)
             },
-            ExecutionRefusal::ShuttingDown | ExecutionRefusal::Cancelled => Problem::not_ready(&message),
+            ExecutionRefusal::ShuttingDown => Problem::shutting_down(),
+            ExecutionRefusal::Cancelled => Problem::not_ready(&message),
         }
     }
 }

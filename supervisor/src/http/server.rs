@@ -20,7 +20,8 @@ const CONNECTIONS_MAX: usize = 1024;
 /// After a failed accept (no free descriptor), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until the supervisor shuts down. Connections then finish their current request.
+/// Serves until the supervisor has no work left: while it drains, new work is refused with an answer.
+/// Connections then finish their current request.
 pub async fn serve<S, F>(tasks: Tasks, router: Router, mut accept: impl FnMut() -> F)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -31,7 +32,7 @@ where
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = accept() => accepted,
-            () = tasks.shutting_down() => return,
+            () = tasks.closing() => return,
         };
         let stream = match accepted {
             Ok(stream) => stream,
@@ -43,7 +44,7 @@ where
         };
         let service = TowerToHyperService::new(router.clone());
         let ending = tasks.clone();
-        tasks.spawn(async move {
+        tasks.spawn_service(async move {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(limits::REQUEST_HEAD_TIME_MAX)
@@ -52,7 +53,7 @@ where
             // Clients may end a connection in any way; there is nothing to do about it.
             tokio::select! {
                 _ = connection.as_mut() => {}
-                () = ending.shutting_down() => {
+                () = ending.closing() => {
                     connection.as_mut().graceful_shutdown();
                     let _ = connection.await;
                 }

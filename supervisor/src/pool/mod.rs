@@ -19,9 +19,9 @@ use std::time::Instant;
 
 use idle::Idle;
 
-use crate::config::Policy;
 use crate::config::limits::{self, Capacity};
-use crate::environment::{Environment, GuestIsolation, HostIsolation, start_host};
+use crate::config::{GuestIsolation, HostIsolation, Policy};
+use crate::environment::{Environment, start_host};
 use crate::ids::{AgentId, EnvironmentName};
 use crate::runtime::Tasks;
 use crate::worker::{BoundHost, Guest, HostError, LaunchError, Launcher, LoadedHost};
@@ -133,7 +133,7 @@ impl Pool {
 
     /// Takes back a guest that proved idle.
     pub fn give_back_guest(&self, environment: &Arc<Environment>, agent: &AgentId, guest: Guest) {
-        let isolation = environment.definition.isolation.guest;
+        let isolation = environment.isolation.guest;
         if isolation == GuestIsolation::Execution || guest.executions >= limits::EXECUTIONS_PER_PROCESS_MAX {
             return;
         }
@@ -147,7 +147,7 @@ impl Pool {
 
     /// Takes back a host with no open call.
     pub fn give_back_host(&self, environment: &Arc<Environment>, agent: &AgentId, host: BoundHost) {
-        let agent = (environment.definition.isolation.host == HostIsolation::Agent).then(|| agent.clone());
+        let agent = (environment.isolation.host == HostIsolation::Agent).then(|| agent.clone());
         let binding = Binding { version: Version::of(environment), agent };
         let kept = KeptHost { host, environment: Arc::clone(environment) };
         let used_up = kept.host.executions >= limits::EXECUTIONS_PER_PROCESS_MAX;
@@ -242,7 +242,7 @@ impl Pool {
     }
 
     async fn guest(&self, environment: &Arc<Environment>, agent: &AgentId) -> Result<Guest, LaunchError> {
-        let isolation = environment.definition.isolation.guest;
+        let isolation = environment.isolation.guest;
         let agent = (isolation == GuestIsolation::Agent).then(|| agent.clone());
         let binding = Binding { version: Version::of(environment), agent };
         let policy = &environment.policy;
@@ -267,7 +267,7 @@ impl Pool {
     }
 
     async fn host(&self, environment: &Arc<Environment>, agent: &AgentId) -> Result<BoundHost, LeaseError> {
-        let shared_host = environment.definition.isolation.host == HostIsolation::Environment;
+        let shared_host = environment.isolation.host == HostIsolation::Environment;
         let version = Version::of(environment);
         let binding = Binding { version: version.clone(), agent: (!shared_host).then(|| agent.clone()) };
         let backends = &environment.definition.backend_urls;

@@ -28,6 +28,7 @@ pub enum FrameError {
 pub struct Connection<In, Out> {
     reader: FramedRead<OwnedReadHalf, LengthDelimitedCodec>,
     writer: FramedWrite<OwnedWriteHalf, LengthDelimitedCodec>,
+    in_bytes_max: usize,
     out_bytes_max: usize,
     messages: PhantomData<fn(Out) -> In>,
 }
@@ -38,6 +39,7 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
         Connection {
             reader: FramedRead::new(reader, codec(in_bytes_max)),
             writer: FramedWrite::new(writer, codec(out_bytes_max)),
+            in_bytes_max,
             out_bytes_max,
             messages: PhantomData,
         }
@@ -47,8 +49,9 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
     pub async fn receive(&mut self) -> Result<In, FrameError> {
         let frame = match self.reader.next().await {
             None => return Err(FrameError::Closed),
+            // The one thing that the codec refuses is a length.
             Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(FrameError::Garbage(error.to_string()));
+                return Err(FrameError::TooLarge { bytes_max: self.in_bytes_max });
             }
             Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
                 return Err(FrameError::Closed);
@@ -99,7 +102,7 @@ mod tests {
     async fn frames_are_checked_before_they_are_read() {
         assert!(matches!(received(b"\0\0\0\x0c{\"ready\":{}}").await, Ok(FromGuest::Ready {})));
         assert!(matches!(received(b"\0\0\0\x02{}").await, Err(FrameError::Garbage(_))));
-        assert!(matches!(received(b"\xff\xff\xff\xff").await, Err(FrameError::Garbage(_))));
+        assert!(matches!(received(b"\xff\xff\xff\xff").await, Err(FrameError::TooLarge { .. })));
         assert!(matches!(received(b"\0\0\0\0").await, Err(FrameError::Garbage(_))));
         assert!(matches!(received(b"").await, Err(FrameError::Closed)));
         assert!(received(b"\0\0\0\x0c{\"rea").await.is_err());

@@ -40,6 +40,7 @@ pub struct ErrorDetails {
 #[serde(rename_all = "camelCase")]
 pub struct Budgets {
     pub api_calls_max: u32,
+    pub api_calls_concurrent_max: u32,
     pub params_bytes_max: usize,
     pub result_bytes_max: usize,
     pub log_entries_max: usize,
@@ -76,11 +77,31 @@ pub enum ToGuest {
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum FromGuest {
     Ready {},
-    Log { execution_id: String, level: LogLevel, text: String },
-    Call { execution_id: String, call_id: u32, name: String, params: Box<RawValue> },
-    Completed { execution_id: String, value: Box<RawValue> },
-    Threw { execution_id: String, error: ErrorDetails },
-    Idle { execution_id: String },
+    /// `truncated`: it was cut, or stands for entries that were dropped.
+    Log {
+        execution_id: String,
+        level: LogLevel,
+        text: String,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        truncated: bool,
+    },
+    Call {
+        execution_id: String,
+        call_id: u32,
+        name: String,
+        params: Box<RawValue>,
+    },
+    Completed {
+        execution_id: String,
+        value: Box<RawValue>,
+    },
+    Threw {
+        execution_id: String,
+        error: ErrorDetails,
+    },
+    Idle {
+        execution_id: String,
+    },
 }
 
 impl FromGuest {

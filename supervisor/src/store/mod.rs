@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::{mpsc, oneshot};
 
-pub use rows::{BuildRow, EnvironmentRow, ExecutionRow};
+pub use rows::{BuildRow, EnvironmentRow, ExecutionEndRow, ExecutionStartRow};
 
 /// Writes that wait for the thread.
 const QUEUE_MAX: usize = 1024;
@@ -31,7 +31,9 @@ pub enum Write {
     Environment(Box<(EnvironmentRow, BuildRow)>),
     RemoveEnvironment(String),
     RemoveBuild(String),
-    Execution(Box<ExecutionRow>),
+    /// Survives the end of this process, and is on the disk with the next other write.
+    ExecutionStart(Box<ExecutionStartRow>),
+    ExecutionEnd(Box<ExecutionEndRow>),
 }
 
 enum Request {
@@ -64,6 +66,10 @@ impl Store {
     pub fn open(path: &Path) -> Result<(Store, Contents), StoreError> {
         let failed = |reason: String| StoreError::Open { path: path.to_owned(), reason };
         let connection = writer::open(path).map_err(failed)?;
+        let interrupted = rows::settle_interrupted(&connection).map_err(|error| failed(error.to_string()))?;
+        if interrupted > 0 {
+            tracing::warn!(interrupted, "executions were running when the last supervisor ended");
+        }
         let contents = rows::read_all(&connection).map_err(|error| failed(error.to_string()))?;
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         std::thread::Builder::new()
@@ -75,18 +81,32 @@ impl Store {
 
     /// Returns when the change is committed.
     pub async fn commit(&self, write: Write) -> Result<(), StoreError> {
+        self.submit(write).await?.committed().await
+    }
+
+    /// Returns when the change has its place in the queue, before those that are submitted later.
+    pub async fn submit(&self, write: Write) -> Result<Pending, StoreError> {
         self.request(|reply| Request::Write { write, reply }).await
     }
 
     /// Ends the thread and closes the database, so that its file is complete without its log.
     pub async fn close(&self) -> Result<(), StoreError> {
-        self.request(|reply| Request::Close { reply }).await
+        self.request(|reply| Request::Close { reply }).await?.committed().await
     }
 
-    async fn request(&self, request: impl FnOnce(Reply) -> Request) -> Result<(), StoreError> {
+    async fn request(&self, request: impl FnOnce(Reply) -> Request) -> Result<Pending, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).await.map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        Ok(Pending(answer))
+    }
+}
+
+/// A change that waits for its transaction. Dropping it does not undo the change.
+pub struct Pending(oneshot::Receiver<Result<(), StoreError>>);
+
+impl Pending {
+    pub async fn committed(self) -> Result<(), StoreError> {
+        self.0.await.map_err(|_| StoreError::Closed)?
     }
 }
 

@@ -24,26 +24,40 @@ pub struct BuildRow {
     pub created_at: i64,
 }
 
+/// What is known of an execution before its program runs.
 #[derive(Clone, Debug)]
-pub struct ExecutionRow {
+pub struct ExecutionStartRow {
     pub id: String,
     pub agent: String,
     pub environment: String,
     pub build: String,
     pub policy: &'static str,
+    pub isolation: String,
     pub code: String,
     pub code_sha256: String,
     pub input: Option<String>,
     pub metadata: Option<String>,
+    pub missing_layers: String,
+    pub started_at: i64,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct ExecutionEndRow {
+    pub id: String,
     pub status: &'static str,
     pub error: Option<String>,
     pub result_bytes: u64,
     pub effects: String,
-    pub missing_layers: String,
-    pub started_at: i64,
+    pub egress: String,
     pub duration_ms: f64,
     pub cpu_ms: f64,
     pub peak_memory_bytes: u64,
+}
+
+/// Settles the executions that a supervisor left behind which did not end in order.
+pub fn settle_interrupted(connection: &Connection) -> rusqlite::Result<usize> {
+    connection.execute("UPDATE executions SET status = 'interrupted' WHERE status = 'running'", [])
 }
 
 pub fn read_all(connection: &Connection) -> rusqlite::Result<Contents> {
@@ -83,7 +97,8 @@ pub fn apply(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<(
         Write::RemoveBuild(digest) => {
             execute(transaction, "DELETE FROM builds WHERE digest = ?1", params![digest])
         }
-        Write::Execution(row) => save_execution(transaction, row),
+        Write::ExecutionStart(row) => start_execution(transaction, row),
+        Write::ExecutionEnd(row) => end_execution(transaction, row),
     }
 }
 
@@ -109,18 +124,32 @@ fn save_environment(transaction: &Transaction<'_>, row: &EnvironmentRow) -> rusq
     )
 }
 
-fn save_execution(transaction: &Transaction<'_>, row: &ExecutionRow) -> rusqlite::Result<()> {
+fn start_execution(transaction: &Transaction<'_>, row: &ExecutionStartRow) -> rusqlite::Result<()> {
     execute(
         transaction,
-        "INSERT INTO executions (id, agent, environment, build, policy, code, code_sha256, input, metadata, status, error,
-             result_bytes, effects, missing_layers, started_at, duration_ms, cpu_ms, peak_memory_bytes)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+        "INSERT INTO executions (id, agent, environment, build, policy, isolation, code, code_sha256, input, metadata,
+             missing_layers, started_at, status, result_bytes, effects, duration_ms, cpu_ms, peak_memory_bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'running', 0, '[]', 0, 0, 0)",
         params![
-            row.id, row.agent, row.environment, row.build, row.policy, row.code, row.code_sha256, row.input, row.metadata,
-            row.status, row.error, row.result_bytes.cast_signed(), row.effects, row.missing_layers, row.started_at,
-            row.duration_ms, row.cpu_ms, row.peak_memory_bytes.cast_signed()
+            row.id, row.agent, row.environment, row.build, row.policy, row.isolation, row.code, row.code_sha256, row.input,
+            row.metadata, row.missing_layers, row.started_at
         ],
     )
+}
+
+fn end_execution(transaction: &Transaction<'_>, row: &ExecutionEndRow) -> rusqlite::Result<()> {
+    let changed = transaction
+        .prepare_cached(
+            "UPDATE executions SET status = ?2, error = ?3, result_bytes = ?4, effects = ?5, egress = ?6, duration_ms = ?7,
+                 cpu_ms = ?8, peak_memory_bytes = ?9
+             WHERE id = ?1 AND status = 'running'",
+        )?
+        .execute(params![
+            row.id, row.status, row.error, row.result_bytes.cast_signed(), row.effects, row.egress, row.duration_ms,
+            row.cpu_ms, row.peak_memory_bytes.cast_signed()
+        ])?;
+    // An end without its start would be a record that nobody can find.
+    if changed == 1 { Ok(()) } else { Err(rusqlite::Error::StatementChangedRows(changed)) }
 }
 
 fn execute(transaction: &Transaction<'_>, sql: &str, values: impl rusqlite::Params) -> rusqlite::Result<()> {

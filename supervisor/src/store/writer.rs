@@ -32,10 +32,26 @@ pub fn open(path: &Path) -> Result<Connection, String> {
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIME_MAX)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // With FULL a commit in WAL mode survives a power failure (sqlite.org/pragma.html#pragma_synchronous).
-    connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
     connection.pragma_update(None, "trusted_schema", "OFF")
+}
+
+/// How much a commit waits for (sqlite.org/pragma.html#pragma_synchronous).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    /// Survives a power failure: the log is synced.
+    Disk,
+    /// Survives the end of this process; the next sync takes it along.
+    Process,
+}
+
+impl Durability {
+    fn of(writes: &[&Write]) -> Durability {
+        match writes.iter().all(|write| matches!(write, Write::ExecutionStart(_))) {
+            true => Durability::Process,
+            false => Durability::Disk,
+        }
+    }
 }
 
 /// Serves until it is told to close, or every `Store` is dropped.
@@ -79,6 +95,8 @@ fn commit_batch(connection: &mut Connection, batch: Vec<(Write, Reply)>) {
 
 fn commit(connection: &mut Connection, writes: &[&Write]) -> Result<(), StoreError> {
     let attempt = |connection: &mut Connection| {
+        let synchronous = if Durability::of(writes) == Durability::Disk { "FULL" } else { "NORMAL" };
+        connection.pragma_update(None, "synchronous", synchronous)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for write in writes {
             rows::apply(&transaction, write)?;

@@ -13,7 +13,7 @@ use super::launcher::{Launch, LaunchError, Launcher, Program, places};
 use super::node::{await_ready, exit_of, node_arguments, node_environment, started};
 use super::process::Process;
 use crate::config::limits;
-use crate::egress::Egress;
+use crate::egress::{Egress, EgressEvent};
 use crate::ids::AgentId;
 use crate::protocol::frame::{Connection, FrameError};
 use crate::protocol::{ErrorDetails, FromHost, ToHost};
@@ -67,7 +67,7 @@ impl LoadedHost {
     pub async fn start(launcher: &Launcher, spec: HostSpec<'_>) -> Result<LoadedHost, HostError> {
         let folder = launcher.worker_folder()?;
         let egress_folder = folder.0.join("egress");
-        let egress = Egress::open(&egress_folder, spec.backends.values())?;
+        let egress = launcher.open_egress(&egress_folder, spec.backends.values())?;
         let mut grants = launcher.harness_grants();
         grants.push(Grant::new(&egress_folder, places::EGRESS, Access::Connect));
         grants.push(Grant::new(spec.build, places::ENVIRONMENT, Access::Read));
@@ -154,6 +154,11 @@ impl BoundHost {
         }
         let link = self.link.deinitialize().await?;
         LoadedHost { link }.initialize(agent, backends).await
+    }
+
+    /// What its connections did since the last time.
+    pub fn take_egress_events(&self) -> Vec<EgressEvent> {
+        self.link.egress.take_events()
     }
 
     /// Why the latest connection to a backend was not made, once.

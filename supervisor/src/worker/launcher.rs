@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ipnet::IpNet;
 use jail::{Access, Grant, Kind, Layer, Namespaces, Spec};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
@@ -20,6 +21,7 @@ use super::process::{Belongings, Process, WorkerFolder};
 use super::spawner::Spawner;
 use super::{cgroup, libraries};
 use crate::config::{Installation, limits};
+use crate::egress::{Egress, EgressError};
 use crate::runtime::Tasks;
 
 /// Where things are inside a jail.
@@ -93,6 +95,8 @@ struct Shared {
     /// Folders of running processes.
     run: PathBuf,
     sequence: AtomicU64,
+    /// Special addresses that names of backends may lead to.
+    egress_allowed: Arc<[IpNet]>,
 }
 
 impl Launcher {
@@ -101,6 +105,7 @@ impl Launcher {
         tasks: Tasks,
         installation: Installation,
         data_dir: &Path,
+        egress_allowed: &[IpNet],
     ) -> Result<Launcher, LayersError> {
         let io = |source| LayersError::Io { path: data_dir.to_owned(), source };
         let node_grants = program_grants(&installation.node, places::NODE).map_err(io)?;
@@ -127,6 +132,7 @@ impl Launcher {
             root,
             run,
             sequence,
+            egress_allowed: Arc::from(egress_allowed),
         };
         let bare = Launcher { shared: Arc::new(shared), layers: Layers::none() };
         match Layers::detect(&bare).await {
@@ -186,6 +192,15 @@ impl Launcher {
         let mut grants = self.harness_grants();
         grants.extend(self.shared.seal_grants.iter().cloned());
         grants
+    }
+
+    /// Opens the way to the hosts of `urls` in a new folder.
+    pub fn open_egress<'a>(
+        &self,
+        folder: &Path,
+        urls: impl Iterator<Item = &'a String>,
+    ) -> Result<Egress, EgressError> {
+        Egress::open(folder, urls, &self.shared.egress_allowed)
     }
 
     /// A fresh folder for one process; give it to `Launch::folder`.
