@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::support::{Backend, Supervisor, children, control_groups, wait_for};
+use crate::support::{Backend, Installation, Supervisor, children, control_groups, wait_for};
 
 /// The folder of a supervisor's control groups has its own name in it.
 fn own_groups(supervisor: &Supervisor) -> Vec<std::path::PathBuf> {
@@ -189,7 +189,7 @@ fn a_part_that_is_broken_stops_the_start_by_name() {
     supervisor.signal(Signal::SIGTERM);
     supervisor.wait();
     for (file, content, reason) in broken {
-        supervisor.break_installation(file, content);
+        supervisor.install(Installation::copy().with(file, content));
         let output = supervisor.run(&["serve", "--listen", "127.0.0.1:0"]);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(78), "{file}: {stderr}");

@@ -2,12 +2,14 @@
 //! state with a bound.
 
 mod backend;
+mod installation;
 mod processes;
 mod supervisor;
 
 use std::time::{Duration, Instant};
 
 pub use backend::Backend;
+pub use installation::{Installation, RawPrograms};
 pub use processes::{Jailed, children, control_groups};
 pub use supervisor::{Supervisor, node, probe_script, program};
 

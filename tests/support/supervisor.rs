@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{IMPLEMENTATION, PATIENCE, wait_for};
+use super::{IMPLEMENTATION, Installation, PATIENCE, wait_for};
 
 /// An HTTP answer.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Supervisor {
     data: TempDir,
     settings: tempfile::NamedTempFile,
     /// Another installation than the one that was built.
-    installation: Option<TempDir>,
+    installation: Option<Installation>,
     variables: Vec<(String, String)>,
 }
 
@@ -56,17 +56,19 @@ impl Supervisor {
     /// Starts an installation whose guests do whatever their program says, with all of Node and
     /// without SES: what an attacker has who owns the guest.
     pub fn with_owned_guests() -> Supervisor {
+        Supervisor::of_installation(Installation::copy().with_owned_guests())
+    }
+
+    pub fn of_installation(installation: Installation) -> Supervisor {
         let mut supervisor = Supervisor::prepare("");
-        supervisor.installation = Some(installation_with_owned_guests());
+        supervisor.installation = Some(installation);
         supervisor.start_again();
         supervisor
     }
 
-    /// Replaces one file of the installation for the next start.
-    pub fn break_installation(&mut self, file: &str, content: &[u8]) {
-        let folder = installation_with_owned_guests();
-        std::fs::write(folder.path().join(file), content).unwrap();
-        self.installation = Some(folder);
+    /// Takes another installation for the next start.
+    pub fn install(&mut self, installation: Installation) {
+        self.installation = Some(installation);
     }
 
     fn prepare(settings_text: &str) -> Supervisor {
@@ -115,7 +117,7 @@ impl Supervisor {
 
     fn program(&self) -> PathBuf {
         match &self.installation {
-            Some(folder) => folder.path().join("bin/supervisor"),
+            Some(installation) => installation.path("bin/supervisor"),
             None => program("supervisor"),
         }
     }
@@ -289,7 +291,7 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-fn harness() -> PathBuf {
+pub fn harness() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("node-harness")
 }
 
@@ -302,26 +304,3 @@ pub fn node() -> PathBuf {
 pub fn probe_script() -> PathBuf {
     harness().join("src/probe/main.js")
 }
-
-/// The built programs, and the harness with another guest.
-fn installation_with_owned_guests() -> TempDir {
-    let folder = tempfile::Builder::new().prefix("cloister-owned-").tempdir().unwrap();
-    let (bin, copy) = (folder.path().join("bin"), folder.path().join("node-harness"));
-    std::fs::create_dir(&bin).unwrap();
-    for name in ["supervisor", "jail-exec", "analyzer", "libseal.so"] {
-        std::fs::copy(program(name), bin.join(name)).unwrap();
-    }
-    for part in ["egress", "host", "probe", "shared", "guest"] {
-        std::fs::create_dir_all(copy.join("src").join(part)).unwrap();
-        for entry in std::fs::read_dir(harness().join("src").join(part)).unwrap() {
-            let path = entry.unwrap().path();
-            std::fs::copy(&path, copy.join("src").join(part).join(path.file_name().unwrap())).unwrap();
-        }
-    }
-    std::fs::copy(harness().join("package.json"), copy.join("package.json")).unwrap();
-    std::os::unix::fs::symlink(harness().join("node_modules"), copy.join("node_modules")).unwrap();
-    std::fs::write(copy.join("src/guest/main.js"), OWNED_GUEST).unwrap();
-    folder
-}
-
-const OWNED_GUEST: &str = include_str!("../fixtures/owned-guest.js");

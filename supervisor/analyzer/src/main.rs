@@ -3,6 +3,7 @@
 //! It decides nothing; it says what a source is. A source that makes it abort costs the request.
 
 mod implementation;
+mod probe;
 mod program;
 mod source;
 
@@ -11,6 +12,11 @@ use std::io::{self, Read, Write};
 use analyzer::{Answer, FRAME_BYTES_MAX, Request};
 
 fn main() -> io::Result<()> {
+    if let [_, option, act, target] = std::env::args().collect::<Vec<_>>().as_slice()
+        && option == "--probe"
+    {
+        return probe::run(act, target);
+    }
     let mut input = io::stdin().lock();
     let mut output = io::stdout().lock();
     while let Some(frame) = read_frame(&mut input)? {

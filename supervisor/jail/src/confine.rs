@@ -20,7 +20,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use caps::CapSet;
-use jail::{Facts, Kind, PROTOCOL_FD, Profile, Programs, Rlimits, Spec};
+use jail::{Facts, Kind, Namespace, PROTOCOL_FD, Profile, Programs, Right, Rlimits, Spec};
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
@@ -102,13 +102,13 @@ impl Unconfined {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         SigSet::empty().thread_set_mask().step("clear the signal mask")?;
         sys::reset_signal_actions();
-        enter_namespaces(&spec)?;
+        enter_namespaces(&spec, &profile.namespaces)?;
         if let Some(mount_point) = &spec.root {
             root::enter(mount_point, &spec.grants).step("build the private root")?;
         }
         std::env::set_current_dir(&spec.directory).step("enter the working directory")?;
         sys::close_descriptors_at_exec(FIRST_CLOSED_FD).step("close inherited descriptors")?;
-        limit_resources(&profile.rlimits)?;
+        limit_resources(&profile.rlimits, spec.data_bytes_max)?;
         drop_privileges(&spec)?;
         die_with_supervisor(&spec)?;
         nix::sys::prctl::set_no_new_privs().step("set no_new_privs")?;
@@ -124,7 +124,7 @@ pub struct Isolated {
 impl Isolated {
     pub fn restrict_files(self) -> Result<FilesRestricted, Failure> {
         if self.spec.landlock {
-            restrict_files(&self.spec).step("restrict files by Landlock")?;
+            restrict_files(&self.spec, &self.profile).step("restrict files by Landlock")?;
         }
         Ok(FilesRestricted { spec: self.spec, profile: self.profile })
     }
@@ -143,7 +143,8 @@ impl FilesRestricted {
         let [secret_path, secret_arguments, secret_environment] = arguments.addresses();
         let own_pid = u64::try_from(getpid().as_raw()).step("read the process id")?;
         let facts = Facts { own_pid, secret_path, secret_arguments, secret_environment };
-        let programs = Programs::compile(&profile.filter, &facts).step("compile the system call filter")?;
+        let filter = profile.filter.for_jit(spec.jit);
+        let programs = Programs::compile(&filter, &facts).step("compile the system call filter")?;
         for program in &programs.0 {
             seccompiler::apply_filter(program).step("install the system call filter")?;
         }
@@ -170,11 +171,14 @@ fn die_with_supervisor(spec: &Spec) -> Result<(), Failure> {
     Ok(())
 }
 
-fn enter_namespaces(spec: &Spec) -> Result<(), Failure> {
-    let own = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS;
+fn enter_namespaces(spec: &Spec, namespaces: &[Namespace]) -> Result<(), Failure> {
+    let flag = |namespace: &Namespace| match namespace {
+        Namespace::Mount => CloneFlags::CLONE_NEWNS,
+        Namespace::Network => CloneFlags::CLONE_NEWNET,
+        Namespace::Ipc => CloneFlags::CLONE_NEWIPC,
+        Namespace::Uts => CloneFlags::CLONE_NEWUTS,
+    };
+    let own: CloneFlags = namespaces.iter().map(flag).collect();
     match spec.namespaces {
         jail::Namespaces::None => Ok(()),
         jail::Namespaces::Privileged => unshare(own).step("unshare namespaces"),
@@ -189,7 +193,7 @@ fn enter_namespaces(spec: &Spec) -> Result<(), Failure> {
 }
 
 /// Soft and hard limit are the same: Node tries to raise a soft limit that is lower.
-fn limit_resources(limits: &Rlimits) -> Result<(), Failure> {
+fn limit_resources(limits: &Rlimits, data_bytes_max: Option<u64>) -> Result<(), Failure> {
     let all = [
         (Resource::RLIMIT_CORE, limits.core_bytes_max),
         (Resource::RLIMIT_NOFILE, limits.open_files_max),
@@ -198,7 +202,8 @@ fn limit_resources(limits: &Rlimits) -> Result<(), Failure> {
         (Resource::RLIMIT_MSGQUEUE, limits.queued_bytes_max),
         (Resource::RLIMIT_STACK, limits.stack_bytes_max),
     ];
-    for (resource, value) in all {
+    let data = data_bytes_max.map(|bytes| (Resource::RLIMIT_DATA, bytes));
+    for (resource, value) in all.into_iter().chain(data) {
         setrlimit(resource, value, value).step("set resource limits")?;
     }
     Ok(())
@@ -222,7 +227,7 @@ fn drop_privileges(spec: &Spec) -> Result<(), Failure> {
 
 /// Files (ABI 1) are a hard requirement; what later kernels add is taken where it exists, because
 /// seccomp closes the same doors.
-fn restrict_files(spec: &Spec) -> Result<(), Box<dyn std::error::Error>> {
+fn restrict_files(spec: &Spec, profile: &Profile) -> Result<(), Box<dyn std::error::Error>> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(ABI::V1))?
@@ -233,7 +238,12 @@ fn restrict_files(spec: &Spec) -> Result<(), Box<dyn std::error::Error>> {
         .create()?;
     for grant in &spec.grants {
         let path = grant.inside(spec.root.is_some());
-        let rights = rights(grant.access, path.is_dir());
+        let Some(allowed) = profile.landlock.get(&grant.access) else {
+            return Err(
+                format!("a {} may not be given {:?} on {}", spec.kind, grant.access, path.display()).into()
+            );
+        };
+        let rights = rights(allowed, path.is_dir());
         ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(path)?, rights))?;
     }
     if ruleset.restrict_self()?.ruleset == RulesetStatus::NotEnforced {
@@ -242,18 +252,26 @@ fn restrict_files(spec: &Spec) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn rights(access: jail::Access, directory: bool) -> landlock::BitFlags<AccessFs> {
-    let read = if directory { AccessFs::ReadFile | AccessFs::ReadDir } else { AccessFs::ReadFile.into() };
-    match access {
-        jail::Access::Read => read,
-        jail::Access::Execute => AccessFs::ReadFile | AccessFs::Execute,
-        jail::Access::Connect => read | AccessFs::ResolveUnix,
-        jail::Access::Write if directory => {
-            AccessFs::from_all(ABI::V9)
-                & !(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::ResolveUnix)
-        }
-        jail::Access::Write => AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate,
-    }
+/// The rights of a list that a file can have, or a directory.
+fn rights(allowed: &[Right], directory: bool) -> landlock::BitFlags<AccessFs> {
+    let right = |right: &Right| match right {
+        Right::Execute => AccessFs::Execute,
+        Right::ReadFile => AccessFs::ReadFile,
+        Right::ReadDir => AccessFs::ReadDir,
+        Right::WriteFile => AccessFs::WriteFile,
+        Right::Truncate => AccessFs::Truncate,
+        Right::MakeReg => AccessFs::MakeReg,
+        Right::MakeDir => AccessFs::MakeDir,
+        Right::MakeSym => AccessFs::MakeSym,
+        Right::MakeSock => AccessFs::MakeSock,
+        Right::MakeFifo => AccessFs::MakeFifo,
+        Right::RemoveFile => AccessFs::RemoveFile,
+        Right::RemoveDir => AccessFs::RemoveDir,
+        Right::Refer => AccessFs::Refer,
+        Right::ResolveUnix => AccessFs::ResolveUnix,
+    };
+    let all = allowed.iter().map(right).collect();
+    if directory { all } else { all & AccessFs::from_file(ABI::V9) }
 }
 
 /// A random page-aligned address below 2^46: about 2^34 places, and a wrong guess ends the process.

@@ -16,6 +16,10 @@ mod profile;
 mod seccomp;
 mod spec;
 
-pub use profile::{Action, Condition, Filter, Profile, ProfileError, Rlimits, Rule, Value};
+pub use profile::{
+    Action, CgroupLimits, Condition, Filter, Namespace, Profile, ProfileError, Right, Rlimits, Rule, Value,
+};
 pub use seccomp::{Facts, Programs, SeccompError};
-pub use spec::{Access, Grant, Identity, Kind, Layer, Namespaces, PROTOCOL_FD, SPEC_BYTES_MAX, Spec};
+pub use spec::{
+    Access, Grant, Identity, JIT_VARIABLE, Kind, Layer, Namespaces, PROTOCOL_FD, SPEC_BYTES_MAX, Spec,
+};

@@ -2,9 +2,11 @@
 //!
 //! The files are compiled into the binary, so that an installation cannot lose or edit them.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
-use crate::Kind;
+use crate::{Access, Kind};
 
 /// Rlimits in bytes, counts and seconds (`getrlimit(2)`); soft and hard limit are the same.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -16,6 +18,46 @@ pub struct Rlimits {
     pub locked_bytes_max: u64,
     pub queued_bytes_max: u64,
     pub stack_bytes_max: u64,
+}
+
+/// A namespace of its own (`namespaces(7)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Namespace {
+    Mount,
+    Network,
+    Ipc,
+    Uts,
+}
+
+/// What one process may use at once.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CgroupLimits {
+    pub memory_bytes_max: u64,
+    pub threads_max: u64,
+    /// Processor time per time.
+    pub cores_max: u64,
+}
+
+/// A Landlock right on files (`landlock(7)`). Devices, and what else is not here, is never granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Right {
+    Execute,
+    ReadFile,
+    ReadDir,
+    WriteFile,
+    Truncate,
+    MakeReg,
+    MakeDir,
+    MakeSym,
+    MakeSock,
+    MakeFifo,
+    RemoveFile,
+    RemoveDir,
+    Refer,
+    ResolveUnix,
 }
 
 /// What the kernel answers when a rule matches.
@@ -79,6 +121,8 @@ pub enum Comparison {
 pub struct Rule {
     pub syscalls: Vec<String>,
     pub action: Action,
+    /// The rule is for guests with V8's compiler only, or for those without; else for both.
+    pub jit: Option<bool>,
     /// All of them must hold; an empty list always holds.
     #[serde(default)]
     pub when: Vec<Condition>,
@@ -97,7 +141,11 @@ pub struct Filter {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
+    pub namespaces: Vec<Namespace>,
     pub rlimits: Rlimits,
+    pub cgroup: CgroupLimits,
+    /// A kind of access that is not named cannot be granted to a process of this kind.
+    pub landlock: BTreeMap<Access, Vec<Right>>,
     pub filter: Filter,
 }
 
@@ -121,6 +169,12 @@ impl Profile {
 }
 
 impl Filter {
+    /// The filter of a process with V8's compiler, or without.
+    pub fn for_jit(mut self, jit: bool) -> Filter {
+        self.rule.retain(|rule| rule.jit.is_none_or(|wanted| wanted == jit));
+        self
+    }
+
     /// What is left to a guest after its boot: `profiles/jail/sealed.toml`.
     pub fn sealed() -> Result<Filter, ProfileError> {
         let text = include_str!("../../../profiles/jail/sealed.toml");
@@ -130,14 +184,19 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
-    /// Every filter with its name.
+    /// Every filter with its name, with V8's compiler and without.
     fn filters() -> Vec<(&'static str, Filter)> {
         let of_kinds = Kind::ALL.map(|kind| (kind.as_str(), Profile::load(kind).unwrap().filter));
-        of_kinds.into_iter().chain([("sealed", Filter::sealed().unwrap())]).collect()
+        let all = of_kinds.into_iter().chain([("sealed", Filter::sealed().unwrap())]);
+        all.flat_map(|(name, filter)| [true, false].map(|jit| (name, filter.clone().for_jit(jit)))).collect()
+    }
+
+    /// Whether `rule` answers `syscall` in every case in which the conditions hold.
+    fn covers(rule: &Rule, syscall: &str, when: &[Condition]) -> bool {
+        rule.syscalls.iter().any(|name| name == syscall)
+            && rule.when.iter().all(|condition| when.contains(condition))
     }
 
     #[test]
@@ -152,26 +211,52 @@ mod tests {
     #[test]
     fn no_rule_is_redundant() {
         for (name, filter) in filters() {
-            let mut unconditional = BTreeSet::new();
-            let mut conditional = BTreeSet::new();
-            for rule in &filter.rule {
+            for (index, rule) in filter.rule.iter().enumerate() {
                 assert!(!rule.syscalls.is_empty(), "{name}: a rule without system calls");
-                assert_ne!(
-                    (rule.action, rule.when.is_empty()),
-                    (filter.default, true),
-                    "{name}: {:?}",
-                    rule.syscalls
-                );
+                assert_ne!((rule.action, rule.when.is_empty()), (filter.default, true), "{name}: {rule:?}");
                 for syscall in &rule.syscalls {
-                    if rule.when.is_empty() {
-                        assert!(unconditional.insert(syscall.clone()), "{name}: {syscall} stands twice");
-                    } else {
-                        conditional.insert(syscall.clone());
-                    }
+                    let others = filter.rule.iter().enumerate().filter(|(other, _)| *other != index);
+                    let again = others.filter(|(_, other)| covers(other, syscall, &rule.when)).next();
+                    assert!(again.is_none(), "{name}: {syscall} is answered by {again:?} already");
+                    let once = rule.syscalls.iter().filter(|name| *name == syscall).count();
+                    assert_eq!(once, 1, "{name}: {syscall} stands twice");
                 }
             }
-            let both: Vec<_> = unconditional.intersection(&conditional).collect();
-            assert!(both.is_empty(), "{name}: {both:?} have rules with and without conditions");
+        }
+    }
+
+    #[test]
+    fn without_a_compiler_nothing_in_memory_is_executable() {
+        const PROT_EXEC: u64 = 4;
+        for name in ["guest", "sealed", "analyzer"] {
+            let (_, filter) = filters().into_iter().filter(|(found, _)| *found == name).nth(1).unwrap();
+            for rule in &filter.rule {
+                for call in rule.syscalls.iter().filter(|call| ["mmap", "mprotect"].contains(&call.as_str()))
+                {
+                    let protection = rule.when.iter().find(|condition| condition.argument == 2).unwrap();
+                    let not_executable = protection.is == Comparison::AtMost
+                        && matches!(protection.value, Value::Number(value) if value < PROT_EXEC);
+                    let of_a_file =
+                        name != "sealed" && call == "mmap" && rule.when.iter().any(is_not_anonymous);
+                    assert!(not_executable || of_a_file, "{name}: {rule:?}");
+                }
+            }
+        }
+    }
+
+    /// `flags & MAP_ANONYMOUS == 0`
+    fn is_not_anonymous(condition: &Condition) -> bool {
+        const MAP_ANONYMOUS: u64 = 0x20;
+        condition.argument == 3
+            && condition.mask.is_some_and(|mask| mask & MAP_ANONYMOUS != 0)
+            && matches!(condition.value, Value::Number(value) if value & MAP_ANONYMOUS == 0)
+    }
+
+    #[test]
+    fn a_guest_can_be_granted_nothing_to_write_or_to_connect_to() {
+        for kind in [Kind::Guest, Kind::Analyzer] {
+            let granted: Vec<Access> = Profile::load(kind).unwrap().landlock.into_keys().collect();
+            assert_eq!(granted, [Access::Read, Access::Execute], "{kind}");
         }
     }
 
@@ -201,17 +286,24 @@ mod tests {
 
     #[test]
     fn the_seal_only_takes_away() {
-        let allowed = |filter: &Filter| -> BTreeSet<String> {
-            let rules = filter.rule.iter().filter(|rule| rule.action == Action::Allow);
-            rules.flat_map(|rule| rule.syscalls.clone()).collect()
+        let allowed = |filter: Filter| -> Vec<Rule> {
+            filter.rule.into_iter().filter(|rule| rule.action == Action::Allow).collect()
         };
-        let boot = allowed(&Profile::load(Kind::Guest).unwrap().filter);
-        let sealed = allowed(&Filter::sealed().unwrap());
-        assert!(sealed.is_subset(&boot), "{:?}", sealed.difference(&boot).collect::<Vec<_>>());
-        for gone in
-            ["openat", "statx", "newfstatat", "clone", "execve", "seccomp", "readlink", "epoll_create1"]
-        {
-            assert!(boot.contains(gone) && !sealed.contains(gone), "{gone}");
+        for jit in [true, false] {
+            let boot = allowed(Profile::load(Kind::Guest).unwrap().filter.for_jit(jit));
+            let sealed = allowed(Filter::sealed().unwrap().for_jit(jit));
+            for rule in &sealed {
+                for syscall in &rule.syscalls {
+                    let allowed_before = boot.iter().any(|before| covers(before, syscall, &rule.when));
+                    assert!(allowed_before, "{syscall} is allowed by the seal and not before it: {rule:?}");
+                }
+            }
+            for gone in
+                ["openat", "statx", "newfstatat", "clone", "execve", "seccomp", "readlink", "epoll_create1"]
+            {
+                assert!(boot.iter().any(|rule| rule.syscalls.iter().any(|name| name == gone)), "{gone}");
+                assert!(!sealed.iter().any(|rule| rule.syscalls.iter().any(|name| name == gone)), "{gone}");
+            }
         }
     }
 }

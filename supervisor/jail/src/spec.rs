@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// The descriptor on which a jailed process finds its protocol socket.
 pub const PROTOCOL_FD: i32 = 3;
 
+/// The environment variable that tells the seal of a guest that V8 compiles nothing: `off`.
+pub const JIT_VARIABLE: &str = "CLOISTER_JIT";
+
 /// The largest spec that jail-exec reads, in bytes.
 pub const SPEC_BYTES_MAX: usize = 256 * 1024;
 
@@ -82,7 +85,7 @@ impl fmt::Display for Layer {
 }
 
 /// What the process may do with a granted path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Access {
     Read,
@@ -150,6 +153,10 @@ pub struct Spec {
     /// An empty directory on which the private root is mounted, if there is to be one.
     pub root: Option<PathBuf>,
     pub landlock: bool,
+    /// Whether V8 may compile to machine code.
+    pub jit: bool,
+    /// Writable memory (`RLIMIT_DATA`), where no control group bounds it.
+    pub data_bytes_max: Option<u64>,
     pub grants: Vec<Grant>,
     /// The directory in which the program starts, inside the jail.
     pub directory: PathBuf,

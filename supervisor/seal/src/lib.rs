@@ -8,7 +8,7 @@
 
 use std::ffi::c_void;
 
-use jail::{Facts, Filter, Programs};
+use jail::{Facts, Filter, JIT_VARIABLE, Programs};
 
 /// The exit code of a guest that could not be sealed. Its reason stands on stderr.
 const FAILED: i32 = 122;
@@ -29,7 +29,10 @@ fn seal() -> Result<(), Box<dyn std::error::Error>> {
     let own_pid = u64::from(std::process::id());
     // The one execve is over, so no rule names its addresses.
     let facts = Facts { own_pid, secret_path: 0, secret_arguments: 0, secret_environment: 0 };
-    for program in &Programs::compile(&Filter::sealed()?, &facts)?.0 {
+    #[expect(clippy::disallowed_methods, reason = "the one thing that a supervisor tells the seal")]
+    let variable = std::env::var_os(JIT_VARIABLE);
+    let jit = variable.is_none_or(|value| value != "off");
+    for program in &Programs::compile(&Filter::sealed()?.for_jit(jit), &facts)?.0 {
         seccompiler::apply_filter_all_threads(program)?;
     }
     Ok(())

@@ -107,7 +107,8 @@ impl Analysis {
             environment: BTreeMap::new(),
             grants: Vec::new(),
             directory: PathBuf::from("/"),
-            memory_bytes_max: limits::ANALYZER_MEMORY_BYTES_MAX,
+            program_memory_bytes: 0,
+            jit: true,
             stdout_bytes_max: limits::STDOUT_BYTES_MAX,
             folder: None,
         };

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::output::{Failure, Format, print, print_json, print_table};
 use crate::config::{Installation, Settings};
-use crate::doctor::{self, Report};
+use crate::doctor::{self, ProbeOutcome, Report};
 use crate::runtime::Tasks;
 use crate::worker::Launcher;
 
@@ -39,7 +39,11 @@ fn show(report: &Report) {
     print_table(&["LAYER", "STATE", "DETAIL"], layers.collect());
     print("");
     let probes = report.probes.iter().map(|probe| {
-        let state = if probe.refused { "refused" } else { "SUCCEEDED" };
+        let state = match probe.outcome {
+            ProbeOutcome::Refused => "refused",
+            ProbeOutcome::Succeeded => "SUCCEEDED",
+            ProbeOutcome::NotMade => "NOT TRIED",
+        };
         vec![
             probe.jail.clone(),
             format!("{} {}", probe.act, probe.target),

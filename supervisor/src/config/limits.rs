@@ -1,5 +1,5 @@
 //! Every limit of the supervisor, with its unit and its reason. Limits of one execution that
-//! depend on its policy stand in `profiles/*.toml`.
+//! depend on its policy stand in `profiles/*.toml`, those of a process in `profiles/jail/*.toml`.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
@@ -83,17 +83,11 @@ pub const STDOUT_BYTES_MAX: usize = 8 * 1024;
 pub const MEGABYTE: u64 = 1024 * 1024;
 /// Spare guests are kept per memory size, so there are few sizes.
 pub const MEMORY_STEP_MEGABYTES: u64 = 16;
-/// Node, V8 and the harness themselves, added to what a policy gives the code.
-pub const NODE_OVERHEAD_BYTES: u64 = 64 * 1024 * 1024;
-pub const HOST_MEMORY_BYTES_MAX: u64 = 512 * 1024 * 1024;
 pub const HOST_HEAP_MEGABYTES_MAX: u64 = 384;
-pub const INSTALLER_MEMORY_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 pub const INSTALLER_HEAP_MEGABYTES_MAX: u64 = 768;
-pub const ANALYZER_MEMORY_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// Threads of a process: Node starts seven to twelve, and hangs silently when refused one at start.
-pub const THREADS_MAX: u64 = 32;
-/// Processor cores that one process may keep busy: its program and V8's helpers run one at a time.
-pub const CORES_MAX: u64 = 1;
+/// Address space that Node reserves as writable for V8's code beside what it uses, for hosts where
+/// `RLIMIT_DATA` stands in for a control group.
+pub const NODE_CODE_RANGE_BYTES: u64 = 512 * 1024 * 1024;
 
 /// Descriptors that the supervisor must be able to open: connections of clients, two for each
 /// connection of a host, and four for each process.

@@ -24,6 +24,8 @@ pub struct Policy {
     pub cpu_time_max: Duration,
     /// Memory for the program's own values, beside Node itself.
     pub memory_bytes_max: u64,
+    /// Whether V8 may compile to machine code.
+    pub jit: bool,
 }
 
 /// A profile as written.
@@ -33,6 +35,7 @@ struct File {
     timeout_seconds: u64,
     cpu_seconds: u64,
     memory_megabytes: u64,
+    jit: bool,
     #[expect(dead_code, reason = "every profile states for the reader what it is for")]
     purpose: String,
 }
@@ -62,6 +65,7 @@ impl PolicyName {
             time_max: Duration::from_secs(file.timeout_seconds),
             cpu_time_max: Duration::from_secs(file.cpu_seconds),
             memory_bytes_max: file.memory_megabytes * super::limits::MEGABYTE,
+            jit: file.jit,
         }
     }
 }

@@ -1,13 +1,14 @@
 //! What this host can enforce: measured, not assumed.
 //!
-//! In each jail that runs Node, a live process with an unlocked Node (in a guest: a sealed one) tries
-//! what must not be possible. One act per process, because a jail may end the process that tries.
+//! In each jail a live process tries what must not be possible: an unlocked Node (in a guest: a sealed
+//! one), and in an analyzer's jail the analyzer itself. One act per process, because a jail may end the
+//! process that tries.
 
 mod probe;
 
 use std::collections::BTreeSet;
 
-use jail::{Kind, Layer};
+use jail::Layer;
 use serde::{Deserialize, Serialize};
 
 use crate::worker::{Launcher, LayerState};
@@ -33,8 +34,18 @@ pub struct ProbeReport {
     pub jail: String,
     pub act: String,
     pub target: String,
-    pub refused: bool,
+    pub outcome: ProbeOutcome,
     pub detail: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeOutcome {
+    Refused,
+    /// The act was possible, so the jail does not hold.
+    Succeeded,
+    /// The act could not be tried, which proves nothing.
+    NotMade,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,13 +66,11 @@ pub fn examine_layers(launcher: &Launcher, allow_missing: &BTreeSet<Layer>) -> R
     Report { safe, layers, probes: Vec::new() }
 }
 
-/// The layers, and what live processes can do in each jail that runs Node.
+/// The layers, and what live processes can do in each jail.
 pub async fn examine(launcher: &Launcher, allow_missing: &BTreeSet<Layer>) -> Report {
     let mut report = examine_layers(launcher, allow_missing);
-    let kinds = [Kind::Guest, Kind::Host, Kind::Installer];
-    report.probes =
-        futures_util::future::join_all(kinds.map(|kind| probe::all(launcher, kind))).await.concat();
-    report.safe &= report.probes.iter().all(|probe| probe.refused);
+    report.probes = probe::all(launcher).await;
+    report.safe &= report.probes.iter().all(|probe| probe.outcome == ProbeOutcome::Refused);
     report
 }
 
@@ -76,8 +85,17 @@ impl Report {
                 layer.remedy.as_deref().unwrap_or_default()
             )
         });
-        let probes = self.probes.iter().filter(|probe| !probe.refused).map(|probe| {
-            format!("\n  a {} could {} {}: {}", probe.jail, probe.act, probe.target, probe.detail)
+        let probes = self.probes.iter().filter_map(|probe| {
+            let ProbeReport { jail, act, target, outcome, detail } = probe;
+            match outcome {
+                ProbeOutcome::Refused => None,
+                ProbeOutcome::Succeeded => Some(format!(
+                    "\n  the jail of the {jail} does not hold: it could {act} {target}: {detail}"
+                )),
+                ProbeOutcome::NotMade => {
+                    Some(format!("\n  it is not known whether the {jail} could {act} {target}: {detail}"))
+                }
+            }
         });
         let reasons: String = layers.chain(probes).collect();
         format!(
@@ -94,7 +112,7 @@ fn layer_report(launcher: &Launcher, layer: Layer, state: &LayerState) -> LayerR
     };
     LayerReport {
         layer: layer.to_string(),
-        required: layer != Layer::UserId,
+        required: launcher.layers().is_required(layer),
         enforced,
         detail,
         remedy: (!enforced).then(|| remedy(layer).to_owned()),
@@ -117,7 +135,9 @@ fn remedy(layer: Layer) -> &'static str {
         Layer::Cgroup => {
             "run as root, or as a systemd service with Delegate=memory pids cpu; in a container, mount /sys/fs/cgroup writable"
         }
-        Layer::UserId => "run as root, or with CAP_SETUID and CAP_SETGID",
+        Layer::UserId => {
+            "run as root with CAP_SETUID and CAP_SETGID, and keep every folder above the installation passable (mode 711)"
+        }
         Layer::Namespaces | Layer::PrivateRoot => {
             "run as root with CAP_SYS_ADMIN, or allow unprivileged user namespaces (kernel.unprivileged_userns_clone=1, \
              kernel.apparmor_restrict_unprivileged_userns=0)"

@@ -1,12 +1,14 @@
-//! Forbidden acts, tried from inside a jail by `node-harness/src/probe/main.js`.
+//! Forbidden acts, tried from inside a jail by `node-harness/src/probe/main.js` and `analyzer --probe`.
 
 use std::net::TcpListener;
+use std::num::NonZero;
 use std::path::PathBuf;
 
+use futures_util::StreamExt as _;
 use jail::Kind;
 use serde::Deserialize;
 
-use super::ProbeReport;
+use super::{ProbeOutcome, ProbeReport};
 use crate::config::limits;
 use crate::worker::{
     Exit, ExitCause, Launch, LaunchError, Launcher, Program, node_arguments, node_environment,
@@ -19,49 +21,73 @@ struct Answer {
     detail: String,
 }
 
-/// Tries every act in a jail, each in a process of its own.
-pub async fn all(launcher: &Launcher, kind: Kind) -> Vec<ProbeReport> {
+/// Tries every act in every jail, each in a process of its own, as many at once as there are processors.
+pub async fn all(launcher: &Launcher) -> Vec<ProbeReport> {
     // A listener of our own: the act must fail for want of a way, not of a listener.
     let listener =
         TcpListener::bind("127.0.0.1:0").and_then(|listener| Ok((listener.local_addr()?, listener)));
     let (address, _listener) = match listener {
         Ok(listener) => listener,
-        Err(error) => return vec![unmade(kind, "connect", String::new(), &error)],
+        Err(error) => return vec![unmade(Kind::Guest, "connect", String::new(), error.to_string())],
     };
+    let own_pid = std::process::id();
     let acts = [
         ("read", "/etc/passwd".to_owned()),
+        ("read", format!("/proc/{own_pid}/environ")),
         ("write", "/tmp/cloister-probe".to_owned()),
         ("connect", address.to_string()),
         ("spawn", "/bin/true".to_owned()),
-        ("signal", std::process::id().to_string()),
+        ("signal", own_pid.to_string()),
     ];
-    let probes = acts.map(|(act, target)| one(launcher, kind, act, target));
-    futures_util::future::join_all(probes).await
+    let every = Kind::ALL.into_iter().flat_map(|kind| acts.clone().map(|(act, target)| (kind, act, target)));
+    let at_once = std::thread::available_parallelism().map_or(1, NonZero::get);
+    futures_util::stream::iter(every)
+        .map(|(kind, act, target)| one(launcher, kind, act, target))
+        .buffered(at_once)
+        .collect()
+        .await
 }
 
+/// A second try for a probe that could not be made: the machine may have been busy.
 async fn one(launcher: &Launcher, kind: Kind, act: &'static str, target: String) -> ProbeReport {
-    match run(launcher, kind, act, &target).await {
-        Ok(exit) => {
-            let (refused, detail) = judge(&exit);
-            ProbeReport { jail: kind.to_string(), act: act.to_owned(), target, refused, detail }
-        }
-        Err(error) => unmade(kind, act, target, &error),
+    let first = attempt(launcher, kind, act, target.clone()).await;
+    match first.outcome {
+        ProbeOutcome::NotMade => attempt(launcher, kind, act, target).await,
+        _ => first,
     }
 }
 
-/// A probe that cannot run proves nothing.
-fn unmade(kind: Kind, act: &str, target: String, error: &dyn std::error::Error) -> ProbeReport {
-    let detail = format!("the probe could not be made: {error}");
-    ProbeReport { jail: kind.to_string(), act: act.to_owned(), target, refused: false, detail }
+async fn attempt(launcher: &Launcher, kind: Kind, act: &'static str, target: String) -> ProbeReport {
+    match run(launcher, kind, act, &target).await {
+        Ok(exit) => {
+            let (outcome, detail) = judge(&exit);
+            ProbeReport { jail: kind.to_string(), act: act.to_owned(), target, outcome, detail }
+        }
+        Err(error) => unmade(kind, act, target, error.to_string()),
+    }
 }
 
-fn judge(exit: &Exit) -> (bool, String) {
-    match (exit.cause, serde_json::from_slice::<Answer>(&exit.stdout)) {
-        (ExitCause::Code(0), Ok(answer)) => (!answer.succeeded, answer.detail),
+fn unmade(kind: Kind, act: &str, target: String, reason: String) -> ProbeReport {
+    let detail = format!("the probe could not be made: {reason}");
+    ProbeReport {
+        jail: kind.to_string(),
+        act: act.to_owned(),
+        target,
+        outcome: ProbeOutcome::NotMade,
+        detail,
+    }
+}
+
+fn judge(exit: &Exit) -> (ProbeOutcome, String) {
+    // An analyzer's standard output is its protocol socket, so it answers on the other.
+    let printed = if exit.stdout.is_empty() { exit.stderr.as_bytes() } else { &exit.stdout };
+    match (exit.cause, serde_json::from_slice::<Answer>(printed)) {
+        (ExitCause::Code(0), Ok(answer)) if answer.succeeded => (ProbeOutcome::Succeeded, answer.detail),
+        (ExitCause::Code(0), Ok(answer)) => (ProbeOutcome::Refused, answer.detail),
         (ExitCause::Signal(nix::libc::SIGSYS), _) => {
-            (true, "the kernel ended the process (SIGSYS)".to_owned())
+            (ProbeOutcome::Refused, "the kernel ended the process (SIGSYS)".to_owned())
         }
-        _ => (false, format!("the probe itself failed: {}", exit.diagnosis())),
+        _ => (ProbeOutcome::NotMade, format!("the probe itself failed: {}", exit.diagnosis())),
     }
 }
 
@@ -71,19 +97,27 @@ async fn run(
     act: &str,
     target: &str,
 ) -> Result<std::sync::Arc<Exit>, LaunchError> {
-    let mut arguments = node_arguments(32);
-    arguments.extend([launcher.script("probe/main.js"), act.to_owned(), target.to_owned()]);
+    let mut arguments = match kind {
+        Kind::Analyzer => vec!["--probe".to_owned()],
+        _ => [node_arguments(32), vec![launcher.script("probe/main.js")]].concat(),
+    };
+    arguments.extend([act.to_owned(), target.to_owned()]);
     if kind == Kind::Guest {
         arguments.push(launcher.seal());
     }
     let launch = Launch {
         kind,
-        program: Program::Node,
+        program: if kind == Kind::Analyzer { Program::Analyzer } else { Program::Node },
         arguments,
         environment: node_environment(),
-        grants: if kind == Kind::Guest { launcher.guest_grants() } else { launcher.harness_grants() },
+        grants: match kind {
+            Kind::Guest => launcher.guest_grants(),
+            Kind::Host | Kind::Installer => launcher.harness_grants(),
+            Kind::Analyzer => Vec::new(),
+        },
         directory: PathBuf::from("/"),
-        memory_bytes_max: limits::HOST_MEMORY_BYTES_MAX,
+        program_memory_bytes: 0,
+        jit: true,
         stdout_bytes_max: limits::STDOUT_BYTES_MAX,
         folder: None,
     };

@@ -183,7 +183,8 @@ impl<'a> Npm<'a> {
             environment,
             grants,
             directory,
-            memory_bytes_max: limits::INSTALLER_MEMORY_BYTES_MAX,
+            program_memory_bytes: 0,
+            jit: true,
             stdout_bytes_max: limits::INSTALLER_STDOUT_BYTES_MAX,
             folder: Some(folder),
         };

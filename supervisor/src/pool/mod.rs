@@ -57,10 +57,23 @@ struct SpareHost {
     _environment: Arc<Environment>,
 }
 
+/// What a guest is given at its start, and cannot be changed afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Make {
+    memory_bytes_max: u64,
+    jit: bool,
+}
+
+impl Make {
+    fn of(policy: &Policy) -> Make {
+        Make { memory_bytes_max: policy.memory_bytes_max, jit: policy.jit }
+    }
+}
+
 struct State {
-    spare_guests: HashMap<u64, Vec<Guest>>,
-    /// Guests that are starting, per memory size.
-    starting_guests: HashMap<u64, usize>,
+    spare_guests: HashMap<Make, Vec<Guest>>,
+    /// Guests that are starting, per make.
+    starting_guests: HashMap<Make, usize>,
     guests: Idle<Binding, Guest>,
     spare_hosts: Idle<Version, SpareHost>,
     /// Versions for which a spare host is starting.
@@ -211,10 +224,10 @@ impl Pool {
 
     /// Starts guests of a policy until there are as many spares as there should be.
     pub fn refill_guests(&self, policy: &Policy) {
-        let key = policy.memory_bytes_max;
+        let make = Make::of(policy);
         let mut state = self.state();
-        let present = state.spare_guests.get(&key).map_or(0, Vec::len);
-        let starting = state.starting_guests.entry(key).or_default();
+        let present = state.spare_guests.get(&make).map_or(0, Vec::len);
+        let starting = state.starting_guests.entry(make).or_default();
         let wanted = self.shared.capacity.spare_guests.saturating_sub(present + *starting);
         *starting += wanted;
         let closed = state.closed;
@@ -229,13 +242,11 @@ impl Pool {
     async fn start_spare(&self, policy: &Policy) {
         let started = Guest::start(&self.shared.launcher, policy).await;
         let mut state = self.state();
-        if let Some(starting) = state.starting_guests.get_mut(&policy.memory_bytes_max) {
+        if let Some(starting) = state.starting_guests.get_mut(&Make::of(policy)) {
             *starting = starting.saturating_sub(1);
         }
         match started {
-            Ok(guest) if !state.closed => {
-                state.spare_guests.entry(policy.memory_bytes_max).or_default().push(guest)
-            }
+            Ok(guest) if !state.closed => state.spare_guests.entry(Make::of(policy)).or_default().push(guest),
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "a spare guest could not be started"),
         }
@@ -254,7 +265,7 @@ impl Pool {
                 state.guests.take(&binding, |guest| !guest.process.has_ended())
             };
             kept.or_else(|| {
-                let spares = state.spare_guests.get_mut(&policy.memory_bytes_max)?;
+                let spares = state.spare_guests.get_mut(&Make::of(policy))?;
                 spares.retain(|guest| !guest.process.has_ended());
                 (!spares.is_empty()).then(|| spares.remove(0))
             })

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use jail::Kind;
+use jail::{JIT_VARIABLE, Kind};
 
 use super::launcher::{Launch, LaunchError, Launcher, Program};
 use super::node::{await_ready, node_arguments, node_environment, started};
@@ -23,15 +23,21 @@ impl Guest {
     pub async fn start(launcher: &Launcher, policy: &Policy) -> Result<Guest, LaunchError> {
         let heap = policy.memory_bytes_max / limits::MEGABYTE;
         let mut arguments = node_arguments(heap);
+        let mut environment = node_environment();
+        if !policy.jit {
+            arguments.push("--jitless".to_owned());
+            environment.insert(JIT_VARIABLE.to_owned(), "off".to_owned());
+        }
         arguments.extend([launcher.script("guest/main.js"), launcher.seal()]);
         let launch = Launch {
             kind: Kind::Guest,
             program: Program::Node,
             arguments,
-            environment: node_environment(),
+            environment,
             grants: launcher.guest_grants(),
             directory: PathBuf::from("/"),
-            memory_bytes_max: policy.memory_bytes_max + limits::NODE_OVERHEAD_BYTES,
+            program_memory_bytes: policy.memory_bytes_max,
+            jit: policy.jit,
             stdout_bytes_max: limits::STDOUT_BYTES_MAX,
             folder: None,
         };

@@ -85,7 +85,8 @@ impl LoadedHost {
             environment,
             grants,
             directory: directory.clone(),
-            memory_bytes_max: limits::HOST_MEMORY_BYTES_MAX,
+            program_memory_bytes: 0,
+            jit: true,
             stdout_bytes_max: limits::STDOUT_BYTES_MAX,
             folder: Some(folder),
         };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipnet::IpNet;
-use jail::{Access, Grant, Kind, Layer, Namespaces, Spec};
+use jail::{Access, CgroupLimits, Grant, Kind, Layer, Namespaces, Profile, ProfileError, Spec};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
@@ -52,7 +52,10 @@ pub struct Launch {
     pub grants: Vec<Grant>,
     /// The working directory, inside.
     pub directory: PathBuf,
-    pub memory_bytes_max: u64,
+    /// Memory beyond what the profile gives every process of the kind.
+    pub program_memory_bytes: u64,
+    /// Whether V8 may compile to machine code.
+    pub jit: bool,
     pub stdout_bytes_max: usize,
     /// A folder of the host that is removed after the process.
     pub folder: Option<WorkerFolder>,
@@ -95,6 +98,7 @@ struct Shared {
     /// Folders of running processes.
     run: PathBuf,
     sequence: AtomicU64,
+    profiles: BTreeMap<Kind, Profile>,
     /// Special addresses that names of backends may lead to.
     egress_allowed: Arc<[IpNet]>,
 }
@@ -114,6 +118,9 @@ impl Launcher {
         let mounts = cgroup::Mounts::of_this_process().map_err(io)?;
         let identities = Identities::new().map_err(|error| io(io::Error::other(error)))?;
         let spawner = Spawner::new(installation.jail_exec.clone()).map_err(io)?;
+        let profiles = Kind::ALL.into_iter().map(|kind| Ok((kind, Profile::load(kind)?)));
+        let profiles =
+            profiles.collect::<Result<_, ProfileError>>().map_err(|error| io(io::Error::other(error)))?;
         // From here on something is made that has to be removed again.
         let run = data_dir.join("run");
         let root = prepare_folders(&run).map_err(io)?;
@@ -132,6 +139,7 @@ impl Launcher {
             root,
             run,
             sequence,
+            profiles,
             egress_allowed: Arc::from(egress_allowed),
         };
         let bare = Launcher { shared: Arc::new(shared), layers: Layers::none() };
@@ -239,10 +247,11 @@ impl Launcher {
         };
         let group = match &self.shared.hierarchy {
             Ok(hierarchy) if self.has(Layer::Cgroup) => {
+                let profile = self.profile(launch.kind);
                 let group_limits = GroupLimits {
-                    memory_bytes_max: launch.memory_bytes_max,
-                    threads_max: limits::THREADS_MAX,
-                    cores_max: limits::CORES_MAX,
+                    memory_bytes_max: profile.memory_bytes_max + launch.program_memory_bytes,
+                    threads_max: profile.threads_max,
+                    cores_max: profile.cores_max,
                 };
                 Some(Arc::new(hierarchy.create(name, group_limits)?))
             }
@@ -263,6 +272,16 @@ impl Launcher {
 
     fn has(&self, layer: Layer) -> bool {
         self.layers.has(layer)
+    }
+
+    fn profile(&self, kind: Kind) -> &CgroupLimits {
+        &self.shared.profiles[&kind].cgroup
+    }
+
+    /// Without a control group, `setrlimit` bounds what a process may map for writing.
+    fn data_bytes_max(&self, launch: &Launch) -> Option<u64> {
+        let program = self.profile(launch.kind).memory_bytes_max + launch.program_memory_bytes;
+        (!self.has(Layer::Cgroup)).then_some(program + limits::NODE_CODE_RANGE_BYTES)
     }
 
     fn spec(&self, launch: &Launch) -> Spec {
@@ -288,6 +307,8 @@ impl Launcher {
             namespaces,
             root: self.has(Layer::PrivateRoot).then(|| self.shared.root.clone()),
             landlock: self.has(Layer::Landlock),
+            jit: launch.jit,
+            data_bytes_max: self.data_bytes_max(launch),
             grants: program_grants.iter().chain(&launch.grants).cloned().collect(),
             directory: launch.directory.clone(),
         }

@@ -55,12 +55,17 @@ impl Layers {
         self.states.iter().map(|(layer, state)| (*layer, state))
     }
 
-    /// The required layers that are missing here. An own user id is not required: without root,
-    /// namespaces and seccomp keep the processes apart.
+    /// Root alone can give processes user ids of their own; for others, namespaces and seccomp keep
+    /// them apart.
+    pub fn is_required(&self, layer: Layer) -> bool {
+        layer != Layer::UserId || nix::unistd::geteuid().is_root()
+    }
+
+    /// The required layers that are missing here.
     pub fn missing_required(&self) -> Vec<(Layer, &str)> {
         self.states()
             .filter_map(|(layer, state)| match state {
-                LayerState::Missing(reason) if layer != Layer::UserId => Some((layer, reason.as_str())),
+                LayerState::Missing(reason) if self.is_required(layer) => Some((layer, reason.as_str())),
                 _ => None,
             })
             .collect()
@@ -69,13 +74,15 @@ impl Layers {
     /// Starts a process with each layer alone; the private root needs a mount namespace.
     pub(super) async fn detect(bare: &Launcher) -> Result<Layers, LayersError> {
         attempt(bare, &[]).await.map_err(LayersError::Unusable)?;
-        let tried = tokio::join!(
+        let own_root = [Layer::Namespaces, Layer::PrivateRoot];
+        let (landlock, root, cgroup) = tokio::join!(
             attempt(bare, &[Layer::Landlock]),
-            attempt(bare, &[Layer::UserId]),
-            attempt(bare, &[Layer::Namespaces, Layer::PrivateRoot]),
+            attempt(bare, &own_root),
             attempt(bare, &[Layer::Cgroup]),
         );
-        let (landlock, user_id, root, cgroup) = tried;
+        // In a root of its own, another user need not pass the folders above the installation.
+        let beside: &[Layer] = if root.is_ok() { &own_root } else { &[] };
+        let user_id = attempt(bare, &[beside, &[Layer::UserId]].concat()).await;
         let user_id = if nix::unistd::geteuid().is_root() {
             user_id
         } else {
@@ -105,7 +112,8 @@ async fn attempt(bare: &Launcher, layers: &[Layer]) -> Result<(), String> {
         environment: BTreeMap::new(),
         grants: Vec::new(),
         directory: PathBuf::from("/"),
-        memory_bytes_max: limits::HOST_MEMORY_BYTES_MAX,
+        program_memory_bytes: 0,
+        jit: true,
         stdout_bytes_max: limits::STDOUT_BYTES_MAX,
         folder: None,
     };

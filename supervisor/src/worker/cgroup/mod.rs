@@ -49,6 +49,13 @@ pub enum CgroupError {
     Io { path: PathBuf, source: io::Error },
 }
 
+impl CgroupError {
+    /// Whether the kernel answered with this error number.
+    fn is(&self, number: i32) -> bool {
+        matches!(self, CgroupError::Io { source, .. } if source.raw_os_error() == Some(number))
+    }
+}
+
 /// Where the kernel says the hierarchies are, and which groups this process is in.
 pub struct Mounts {
     /// `/proc/self/mountinfo`

@@ -1,7 +1,7 @@
 //! Control groups of version 2 (`cgroup-v2.rst`), in a subtree that was delegated to us.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
@@ -30,15 +30,12 @@ impl Hierarchy {
         if !has("memory") || !has("pids") {
             return Err(CgroupError::NoHierarchy);
         }
-        if own.join("cgroup.type").exists() {
-            let leaf = own.join("supervisor");
-            create_folder(&leaf)?;
-            for pid in fs::read_to_string(own.join("cgroup.procs")).unwrap_or_default().lines() {
-                write(&leaf, "cgroup.procs", pid)?;
-            }
-        }
         let controllers = if has("cpu") { "+memory +pids +cpu" } else { "+memory +pids" };
-        write(&own, "cgroup.subtree_control", controllers)?;
+        if own.join("cgroup.type").exists() {
+            hand_down(&own, controllers)?;
+        } else {
+            write(&own, "cgroup.subtree_control", controllers)?;
+        }
         let folder = own.join(name);
         create_folder(&folder)?;
         write(&folder, "cgroup.subtree_control", controllers)?;
@@ -62,6 +59,30 @@ impl Hierarchy {
         }
         Ok(Group { folders: vec![folder] })
     }
+}
+
+/// Moves every process of a group to its leaf `supervisor`, and gives the controllers to its children.
+/// Processes of the group may start and end meanwhile, so it takes more than one look.
+fn hand_down(own: &Path, controllers: &str) -> Result<(), CgroupError> {
+    const ATTEMPTS_MAX: u32 = 100;
+    let leaf = own.join("supervisor");
+    create_folder(&leaf)?;
+    let mut last = CgroupError::NoHierarchy;
+    for _ in 0..ATTEMPTS_MAX {
+        for pid in fs::read_to_string(own.join("cgroup.procs")).unwrap_or_default().lines() {
+            match write(&leaf, "cgroup.procs", pid) {
+                // It has ended.
+                Err(error) if error.is(nix::libc::ESRCH) => {}
+                moved => moved?,
+            }
+        }
+        match write(own, "cgroup.subtree_control", controllers) {
+            // Another process has started.
+            Err(error) if error.is(nix::libc::EBUSY) => last = error,
+            result => return result,
+        }
+    }
+    Err(last)
 }
 
 #[derive(Debug)]
