@@ -11,6 +11,7 @@
 
 mod api;
 mod cli;
+mod egress;
 mod escape;
 mod lifecycle;
 mod limits;

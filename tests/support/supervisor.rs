@@ -30,6 +30,8 @@ pub struct Supervisor {
     /// Another installation than the one that was built.
     installation: Option<Installation>,
     variables: Vec<(String, String)>,
+    /// What `/etc/hosts` is for it.
+    hosts: Option<tempfile::NamedTempFile>,
 }
 
 impl Supervisor {
@@ -49,6 +51,16 @@ impl Supervisor {
         let mut supervisor = Supervisor::prepare("");
         let owned = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         supervisor.variables.extend(owned);
+        supervisor.start_again();
+        supervisor
+    }
+
+    /// Starts where names resolve as this `/etc/hosts` says.
+    pub fn with_hosts(hosts: &str, settings: &str) -> Supervisor {
+        let mut supervisor = Supervisor::prepare(settings);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), hosts).unwrap();
+        supervisor.hosts = Some(file);
         supervisor.start_again();
         supervisor
     }
@@ -82,6 +94,7 @@ impl Supervisor {
             settings,
             installation: None,
             variables: Vec::new(),
+            hosts: None,
         }
     }
 
@@ -105,7 +118,14 @@ impl Supervisor {
 
     /// `supervisor` with this data directory and settings, and the arguments.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        self.configured(Command::new(self.program()), arguments)
+        let Some(hosts) = &self.hosts else {
+            return self.configured(Command::new(self.program()), arguments);
+        };
+        // Each step becomes the next one, so the process keeps its number.
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+        command.arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"").arg(hosts.path()).arg(self.program());
+        self.configured(command, arguments)
     }
 
     /// Runs a command to its end, or ends it (with code 124) when it takes too long.
@@ -217,7 +237,8 @@ impl Supervisor {
         let path = self.data().join("cloister.db");
         let connection =
             rusqlite::Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-        let names = ["id", "agent", "environment", "build", "code", "code_sha256", "status", "effects"];
+        let names =
+            ["id", "agent", "environment", "build", "code", "code_sha256", "status", "effects", "egress"];
         let mut statement =
             connection.prepare(&format!("SELECT {} FROM executions", names.join(", "))).unwrap();
         let row = |row: &rusqlite::Row<'_>| {

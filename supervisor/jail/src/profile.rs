@@ -215,8 +215,8 @@ mod tests {
                 assert!(!rule.syscalls.is_empty(), "{name}: a rule without system calls");
                 assert_ne!((rule.action, rule.when.is_empty()), (filter.default, true), "{name}: {rule:?}");
                 for syscall in &rule.syscalls {
-                    let others = filter.rule.iter().enumerate().filter(|(other, _)| *other != index);
-                    let again = others.filter(|(_, other)| covers(other, syscall, &rule.when)).next();
+                    let mut others = filter.rule.iter().enumerate().filter(|(other, _)| *other != index);
+                    let again = others.find(|(_, other)| covers(other, syscall, &rule.when));
                     assert!(again.is_none(), "{name}: {syscall} is answered by {again:?} already");
                     let once = rule.syscalls.iter().filter(|name| *name == syscall).count();
                     assert_eq!(once, 1, "{name}: {syscall} stands twice");

@@ -1,0 +1,174 @@
+//! Connections of hosts: real clients that know nothing of Cloister, and addresses that are refused.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::{Backend, Supervisor, node};
+
+/// Backends of every protocol, with a certificate of their own for `localhost`.
+struct Backends {
+    child: Child,
+    ports: Value,
+    certificate: String,
+}
+
+impl Backends {
+    fn start() -> Backends {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = (folder.path().join("certificate.pem"), folder.path().join("key.pem"));
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/backends.js");
+        let mut child = Command::new(node())
+            .arg(script)
+            .arg(certificate)
+            .arg(key)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Backends { child, ports: serde_json::from_str(&line).unwrap(), certificate: made.cert.pem() }
+    }
+
+    fn urls(&self) -> Value {
+        let ports = &self.ports;
+        json!({
+            "http": format!("http://127.0.0.1:{}", ports["http"]),
+            "https": format!("https://localhost:{}", ports["https"]),
+            "redis": format!("redis://127.0.0.1:{}", ports["redis"]),
+            "postgres": format!("postgres://user:secret@localhost:{}/sales", ports["postgres"]),
+        })
+    }
+}
+
+impl Drop for Backends {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+const CLIENTS: &str = include_str!("../fixtures/clients.js");
+
+#[test]
+fn ordinary_clients_work_unchanged() {
+    let backends = Backends::start();
+    let supervisor = Supervisor::start();
+    let packages = json!({ "dependencies": {
+        "axios": "1.21.1", "got": "14", "ioredis": "5", "node-fetch": "3", "pg": "8", "undici": "7", "ws": "8"
+    } });
+    supervisor.provision_with(
+        json!({ "codeImplementation": CLIENTS, "packageJson": packages, "backendUrls": backends.urls() }),
+    );
+    let call = |function: &str, params: Value| {
+        let execution = supervisor.execute(&format!("return await {function}({params})"));
+        assert_eq!(execution["status"], "completed", "{function} {params}: {execution}");
+        execution
+    };
+    let ca = &backends.certificate;
+    for client in ["fetch", "http", "axios", "undici", "got", "nodeFetch"] {
+        let execution = call("Get", json!({ "client": client, "scheme": "http" }));
+        assert_eq!(execution["result"]["path"], format!("/by-{client}"));
+    }
+    for client in ["https", "axios", "undici", "got", "nodeFetch"] {
+        let execution = call("Get", json!({ "client": client, "scheme": "https", "ca": ca }));
+        assert_eq!(execution["result"]["path"], format!("/by-{client}"));
+        let event = &execution["egress"][0];
+        assert_eq!(event["backend"], format!("localhost:{}", backends.ports["https"]));
+        assert!(event["bytesIn"].as_u64() > Some(100) && event["bytesOut"].as_u64() > Some(100), "{event}");
+    }
+    for scheme in ["http", "https"] {
+        assert_eq!(call("Socket", json!({ "scheme": scheme, "ca": ca }))["result"], "hello");
+    }
+    assert_eq!(call("Query", json!({}))["result"], json!([{ "name": "MySQL" }]));
+    assert_eq!(call("Cached", json!({}))["result"], "hello");
+    let kept = call("KeepAlive", json!({ "count": 5 }));
+    assert_eq!(kept["egress"][0]["connections"], 1, "{kept}");
+    let again = call("KeepAlive", json!({ "count": 2 }));
+    assert_eq!(again["egress"][0]["connections"], 0, "the connection of the last execution: {again}");
+    assert!(again["egress"][0]["bytesIn"].as_u64() > Some(100), "{again}");
+    let streamed = call("Stream", json!({}));
+    assert_eq!(streamed["result"]["uploaded"], 1_000_000);
+    assert!(streamed["result"]["chunks"].as_u64() > Some(5), "{streamed}");
+    assert!(streamed["egress"][0]["bytesOut"].as_u64() > Some(1_000_000), "{streamed}");
+    // A self-signed certificate is not trusted because it passes through here.
+    let untrusted = supervisor.execute("return await Get({ client: 'https', scheme: 'https' })");
+    assert_eq!(untrusted["errorDetails"]["code"], "DEPTH_ZERO_SELF_SIGNED_CERT", "{untrusted}");
+}
+
+/// Names that a resolver could be made to give, whatever the address is.
+const HOSTS: &str = "127.0.0.1 localhost\n127.0.0.1 rebound.example\n169.254.169.254 metadata.example\n";
+
+fn fetch_by_name(supervisor: &Supervisor, name: &str, port: &str) -> Value {
+    let url = format!("http://{name}:{port}");
+    let environment = name.split('.').next().unwrap();
+    supervisor.provision_with(json!({ "environmentName": environment, "backendUrls": { "backend": url } }));
+    let code = "return await Fetch({ path: '/named' })";
+    let body = json!({ "environmentName": environment, "userAgentId": "a", "code": code });
+    supervisor.post("/api/execute", &body).body
+}
+
+#[test]
+fn a_name_that_leads_to_a_special_address_is_refused_unless_the_operator_allows_it() {
+    let backend = Backend::start();
+    let port = backend.address().rsplit(':').next().unwrap();
+    let allowing = Supervisor::with_hosts(HOSTS, "[egress]\nallow = ['127.0.0.0/8']\n");
+    assert_eq!(fetch_by_name(&allowing, "rebound.example", port)["result"], json!({ "path": "/named" }));
+    let supervisor = Supervisor::with_hosts(HOSTS, "");
+    assert_eq!(fetch_by_name(&supervisor, "localhost", port)["result"], json!({ "path": "/named" }));
+    for (name, address) in [("rebound.example", "127.0.0.1"), ("metadata.example", "169.254.169.254")] {
+        let execution = fetch_by_name(&supervisor, name, port);
+        let event = &execution["egress"][0];
+        assert_eq!(
+            (&event["backend"], &event["state"]),
+            (&json!(format!("{name}:{port}")), &json!("refused"))
+        );
+        let reason = event["reason"].as_str().unwrap();
+        assert!(reason.contains(address) && reason.contains("special"), "{reason}");
+        assert!(execution["error"].as_str().unwrap().contains(reason), "{execution}");
+    }
+}
+
+#[test]
+fn every_connection_is_in_the_ledger_and_in_the_record() {
+    let (backend, other) = (Backend::start(), Backend::start());
+    let supervisor = Supervisor::start();
+    supervisor.provision_with(json!({ "backendUrls": { "backend": backend.url() } }));
+    let execution = supervisor.execute(&format!(
+        "await Fetch({{ path: '/one' }}); try {{ await Connect({{ target: '{}' }}) }} catch (error) {{ return error.code }}",
+        other.address()
+    ));
+    assert_eq!(execution["result"], "EACCES");
+    let events = &execution["egress"];
+    assert_eq!(
+        (&events[0]["backend"], &events[0]["state"], &events[0]["connections"]),
+        (&json!(backend.address()), &json!("connected"), &json!(1))
+    );
+    assert!(
+        events[0]["bytesIn"].as_u64() > Some(50) && events[0]["bytesOut"].as_u64() > Some(50),
+        "{events}"
+    );
+    assert_eq!((&events[1]["backend"], &events[1]["state"]), (&json!(other.address()), &json!("refused")));
+    assert!(events[1]["reason"].as_str().unwrap().contains("backendUrls"), "{events}");
+    let records = supervisor.records();
+    let record = records.iter().find(|record| record["id"] == execution["id"]).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(record["egress"].as_str().unwrap()).unwrap(), *events);
+    assert_eq!(supervisor.result("return 1"), 1);
+    assert_eq!(supervisor.execute("return await Echo(1)")["egress"], json!([]));
+}
+
+#[test]
+fn connections_at_the_same_time_are_bounded() {
+    let backend = Backend::start();
+    let supervisor = Supervisor::start();
+    supervisor.provision_with(json!({ "backendUrls": { "backend": backend.url() } }));
+    let execution = supervisor.execute("return await Connections({ count: 70 })");
+    assert_eq!(execution["result"], 64, "{execution}");
+    let refused = &execution["egress"][1];
+    assert_eq!((&refused["state"], &refused["connections"]), (&json!("refused"), &json!(6)), "{execution}");
+    assert!(refused["reason"].as_str().unwrap().contains("more than 64 connections"), "{refused}");
+}
