@@ -120,3 +120,91 @@ fn the_operator_s_registry_and_proxy_are_used() {
     assert_eq!(supervisor.post("/api/environments", &body).body["code"], "install_failed");
     assert!(proxy.was_asked("http://registry.invalid/ms"));
 }
+
+/// `fixtures/registry.js`, ended with the test.
+struct Registry {
+    child: std::process::Child,
+    url: String,
+}
+
+impl Registry {
+    fn start() -> Registry {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/registry.js");
+        let mut command = std::process::Command::new(crate::support::node());
+        let mut child = command.arg(script).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut output, &mut line).unwrap();
+        Registry { child, url: line.trim().to_owned() }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+const USES_NOTHING: &str = "const fs = require('node:fs');
+async function Initialize(agentId, backends) {}
+async function Deinitialize() {}
+// @endowment
+async function Made(params = {}) { return fs.existsSync('node_modules/harmless/made') }
+";
+
+#[test]
+fn install_scripts_run_for_listed_packages_only_and_what_they_try_refuses_the_package_by_name() {
+    let registry = Registry::start();
+    let supervisor = Supervisor::with_variables(&[("npm_config_registry", &registry.url)]);
+    let provision = |name: &str, package: &str, listed: &[&str]| {
+        let packages = json!({ "dependencies": { package: "1.0.0" } });
+        let body = json!({ "environmentName": name, "backendUrls": {}, "packageJson": packages, "codeImplementation": USES_NOTHING, "installScripts": listed });
+        supervisor.post("/api/environments", &body)
+    };
+    let made = |name: &str| {
+        let body = json!({ "environmentName": name, "userAgentId": "a", "code": "return await Made()" });
+        supervisor.post("/api/execute", &body).body["result"].clone()
+    };
+    let silent = provision("silent", "harmless", &[]);
+    assert_eq!((silent.status, &silent.body["skippedScripts"]), (201, &json!(["harmless"])), "{silent:?}");
+    assert_eq!(made("silent"), false);
+    let listed = provision("listed", "harmless", &["harmless"]);
+    assert_eq!((listed.status, &listed.body["skippedScripts"]), (201, &json!([])), "{listed:?}");
+    assert_eq!(made("listed"), true, "the control: a script that is listed has run");
+    let attempts = [
+        ("connecting", "evil.example:9"),
+        ("reading", "ENOENT"),
+        ("writing", "ENOENT"),
+        ("spawning", "EPERM"),
+        ("shell", "only `node FILE`"),
+    ];
+    for (package, reason) in attempts {
+        assert_eq!(provision(&format!("without-{package}"), package, &[]).status, 201, "it runs no script");
+        let answer = provision(package, package, &[package]);
+        assert_eq!((answer.status, &answer.body["code"]), (422, &json!("install_failed")), "{answer:?}");
+        let detail = answer.body["detail"].as_str().unwrap();
+        assert!(
+            detail.contains(&format!("postinstall script of {package}")) && detail.contains(reason),
+            "{detail}"
+        );
+        assert_eq!(supervisor.get(&format!("/api/environments/{package}")).status, 404);
+    }
+    assert!(!Path::new("/tmp/cloister-written-by-a-package").exists());
+    let unknown = provision("unknown", "harmless", &["other"]);
+    assert!(unknown.body["detail"].as_str().unwrap().contains("names other"), "{unknown:?}");
+}
+
+#[test]
+fn what_an_installation_may_write_is_bounded() {
+    let registry = Registry::start();
+    let supervisor = Supervisor::with_variables(&[("npm_config_registry", &registry.url)]);
+    for (package, reason) in [("filling", "bytes"), ("nesting", "nested")] {
+        let packages = json!({ "dependencies": { package: "1.0.0" } });
+        let body = json!({ "environmentName": package, "backendUrls": {}, "packageJson": packages, "codeImplementation": USES_NOTHING, "installScripts": [package] });
+        let answer = supervisor.post("/api/environments", &body);
+        assert_eq!((answer.status, &answer.body["code"]), (422, &json!("install_failed")), "{answer:?}");
+        assert!(answer.body["detail"].as_str().unwrap().contains(reason), "{answer:?}");
+    }
+    assert_eq!(std::fs::read_dir(supervisor.data().join("builds")).unwrap().count(), 0);
+}

@@ -41,6 +41,7 @@ struct File {
     backend_urls: BTreeMap<String, String>,
     limits: Option<Limits>,
     isolation: Option<Isolation>,
+    install_scripts: Option<Vec<String>>,
 }
 
 pub async fn run(settings: Settings, arguments: Arguments, format: Format) -> Result<ExitCode, Failure> {
@@ -76,6 +77,11 @@ async fn send(
     let view = follow(response.into_body()).await?;
     if format == Format::Json {
         return print_json(&view);
+    }
+    for package in &view.skipped_scripts {
+        complain(&format!(
+            "the install scripts of {package} were not run: name it in installScripts if it needs them"
+        ));
     }
     print(&format!("{name} is ready: {}", view.endowments.join(", ")));
     Ok(())
@@ -157,5 +163,6 @@ fn read_folder(folder: &Path, name: Option<String>) -> Result<WireDefinition, Fa
         policy: file.policy,
         limits: file.limits,
         isolation: file.isolation,
+        install_scripts: file.install_scripts,
     })
 }

@@ -67,6 +67,15 @@ pub const ANALYSIS_TIME_MAX: Duration = Duration::from_secs(10);
 /// A whole installation of packages.
 pub const INSTALL_TIME_MAX: Duration = Duration::from_secs(300);
 pub const INSTALL_CONCURRENT_MAX: usize = 2;
+/// What an installation may write: the largest trees of packages are a tenth of it.
+pub const BUILD_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+pub const BUILD_ENTRIES_MAX: u64 = 300_000;
+/// Folders in folders; npm itself nests to about twenty.
+pub const BUILD_DEPTH_MAX: usize = 100;
+/// How often what an installer has written is looked at.
+pub const BUILD_CHECK_PERIOD: Duration = Duration::from_millis(500);
+/// Packages whose install scripts an environment lets run.
+pub const INSTALL_SCRIPTS_MAX: usize = 32;
 /// What cancelled executions then take to be recorded.
 pub const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 

@@ -11,10 +11,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use analyzer::{Implementation, ModuleKind};
-use tempfile::TempDir;
-
 use crate::ids::Digest;
+use crate::worker::{TemporaryFolder, remove_tree};
+use analyzer::{Implementation, ModuleKind};
 
 const STAGING_PREFIX: &str = ".staging-";
 const REMOVED_PREFIX: &str = ".removed-";
@@ -91,11 +90,12 @@ impl Builds {
     }
 
     /// A folder beside the builds, removed unless it is finished.
-    pub fn stage(&self) -> io::Result<TempDir> {
-        tempfile::Builder::new()
+    pub fn stage(&self) -> io::Result<TemporaryFolder> {
+        let made = tempfile::Builder::new()
             .prefix(STAGING_PREFIX)
             .permissions(fs::Permissions::from_mode(0o711))
-            .tempdir_in(&self.folder)
+            .tempdir_in(&self.folder)?;
+        Ok(TemporaryFolder::of(made.keep()))
     }
 
     /// Renames a staged build to its digest. When another request made the same build meanwhile, that
@@ -145,7 +145,7 @@ impl Builds {
 
 /// Removes a folder; what stays is tried again at the next start, and harms nothing but the disk.
 fn remove(folder: &Path) {
-    if let Err(error) = fs::remove_dir_all(folder) {
+    if let Err(error) = remove_tree(folder) {
         tracing::warn!(folder = %folder.display(), %error, "a folder could not be removed");
     }
 }

@@ -23,6 +23,9 @@ pub struct WireDefinition {
     /// A package-lock.json, as a text or as an object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub package_lock: Option<Value>,
+    /// Packages whose install scripts are run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub install_scripts: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,6 +62,8 @@ pub struct Definition {
     pub backend_urls: BTreeMap<String, String>,
     pub package_json: String,
     pub code_implementation: String,
+    #[serde(default)]
+    pub install_scripts: Vec<String>,
     pub policy: PolicyName,
     pub limits: Limits,
     pub isolation: Isolation,
@@ -85,6 +90,8 @@ impl WireDefinition {
         let code = errors
             .required("codeImplementation", self.code_implementation)
             .filter(|text| errors.keep("/codeImplementation", check_code(text)).is_some());
+        let install_scripts = self.install_scripts.unwrap_or_default();
+        errors.keep("/installScripts", check_install_scripts(&install_scripts));
         let policy = self
             .policy
             .map_or(Some(PolicyName::default()), |word| errors.keep("/policy", parse_policy(&word)));
@@ -106,6 +113,7 @@ impl WireDefinition {
                     backend_urls,
                     package_json,
                     code_implementation,
+                    install_scripts,
                     policy,
                     limits,
                     isolation,
@@ -202,6 +210,19 @@ fn check_code(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+fn check_install_scripts(packages: &[String]) -> Result<(), String> {
+    if packages.len() > limits::INSTALL_SCRIPTS_MAX {
+        return Err(format!("at most {} packages are possible", limits::INSTALL_SCRIPTS_MAX));
+    }
+    let is_name = |name: &String| {
+        !name.is_empty() && name.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
+    };
+    match packages.iter().find(|name| !is_name(name)) {
+        Some(wrong) => Err(format!("{wrong:?} is not the name of a package")),
+        None => Ok(()),
+    }
+}
+
 fn parse_policy(word: &str) -> Result<PolicyName, String> {
     let known = PolicyName::ALL.map(PolicyName::as_str).join(", ");
     PolicyName::ALL
@@ -262,7 +283,7 @@ mod tests {
 
     #[test]
     fn every_violation_is_listed_with_its_field() {
-        let cases: [(&str, Value, &str); 16] = [
+        let cases: [(&str, Value, &str); 17] = [
             ("environmentName", Value::Null, "/environmentName"),
             ("environmentName", "a/b".into(), "/environmentName"),
             ("backendUrls", Value::Null, "/backendUrls"),
@@ -276,6 +297,7 @@ mod tests {
                 "x".repeat(limits::IMPLEMENTATION_BYTES_MAX + 1).into(),
                 "/codeImplementation",
             ),
+            ("installScripts", serde_json::json!(["../a"]), "/installScripts"),
             ("policy", "loose".into(), "/policy"),
             ("limits", serde_json::json!({ "timeoutMs": 15_001 }), "/limits/timeoutMs"),
             ("limits", serde_json::json!({ "memoryMb": 80 }), "/limits/memoryMb"),

@@ -58,6 +58,9 @@ pub struct EnvironmentView {
     pub definition: Definition,
     pub endowments: Vec<String>,
     pub package_lock: Option<serde_json::Value>,
+    /// Packages with install scripts that were not run, because `installScripts` does not name them.
+    #[serde(default)]
+    pub skipped_scripts: Vec<String>,
     pub build: String,
     pub status: String,
     pub created_at: i64,
@@ -82,11 +85,18 @@ impl Environment {
             definition: self.definition.clone(),
             endowments: self.endowments.clone(),
             package_lock: self.package_lock.as_ref().and_then(|text| serde_json::from_str(text).ok()),
+            skipped_scripts: self.skipped_scripts(),
             build: self.build.digest().to_string(),
             status: "ready".to_owned(),
             created_at: self.created_at,
             updated_at: self.updated_at,
         }
+    }
+
+    fn skipped_scripts(&self) -> Vec<String> {
+        let with_scripts = npm::packages_with_scripts(self.package_lock.as_deref().unwrap_or_default());
+        let listed = &self.definition.install_scripts;
+        with_scripts.into_iter().filter(|package| !listed.contains(package)).collect()
     }
 
     fn etag_of(definition: &Definition, build: &Digest) -> Result<String, serde_json::Error> {

@@ -1,20 +1,24 @@
-//! npm, in its own jail: it writes one folder and reaches the registry, and runs no scripts.
+//! npm, in its own jail: it writes one folder and reaches the registry, and runs no scripts. The
+//! install scripts of packages that an environment lists are run afterwards, one by one, in the same
+//! kind of jail.
 //!
 //! The operator's npm configuration is honoured: the user's and the global npmrc, `npm_config_*`,
 //! CA files and proxies. npm itself is asked what they amount to, before it has seen anything of the
 //! contributor's, so that its answer is the operator's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jail::{Access, Grant, Kind};
 use serde_json::Value;
 
 use crate::config::{Operator, limits};
-use crate::egress::EgressError;
+use crate::egress::{EgressError, EgressEvent, EgressState};
 use crate::worker::{
-    ExitCause, Launch, LaunchError, Launcher, Program, node_arguments, node_environment, places, write_fresh,
+    Exit, ExitCause, Launch, LaunchError, Launcher, Process, Program, TreeError, TreeLimits, check_tree,
+    node_arguments, node_environment, places, write_fresh,
 };
 
 /// Where the folders of an installation are inside the jail.
@@ -41,8 +45,14 @@ pub enum NpmError {
     /// npm ran and refused; its own words.
     #[error("npm: {0}")]
     Refused(String),
-    #[error("npm did not end within {} s", limits::INSTALL_TIME_MAX.as_secs())]
+    #[error("it did not end within {} s", limits::INSTALL_TIME_MAX.as_secs())]
     Slow,
+    #[error("what it wrote is too much: {0}")]
+    TooLarge(TreeError),
+    #[error("the {event} script of {package} did what the jail refuses, or failed: {reason}")]
+    Script { package: String, event: &'static str, reason: String },
+    #[error("installScripts names {0}, which is not among the packages of the lockfile")]
+    NoSuchPackage(String),
     #[error(transparent)]
     Launch(#[from] LaunchError),
     #[error("the way to the registry cannot be opened: {0}")]
@@ -61,6 +71,17 @@ enum Scope {
     /// And the build.
     Build,
 }
+
+/// What runs in the jail.
+#[derive(Clone, Copy)]
+enum Tool {
+    Npm,
+    /// `node-harness/src/installer`
+    Script,
+}
+
+/// The scripts that npm would run when it installs a package, in its order (`npm help scripts`).
+const SCRIPT_EVENTS: [&str; 3] = ["preinstall", "install", "postinstall"];
 
 /// npm with the operator's configuration, working in a staging folder:
 /// `build/` becomes the build, `config/` is npm's own.
@@ -81,9 +102,9 @@ impl<'a> Npm<'a> {
         let mut npm =
             Npm { launcher, operator, staging, environment: BTreeMap::new(), reachable: Vec::new() };
         npm.copy_configuration()?;
-        let printed = npm.run(Scope::Configuration, &["config", "list", "--json"]).await?;
-        let settings: Value =
-            serde_json::from_slice(&printed).map_err(|error| NpmError::Configuration(error.to_string()))?;
+        let printed = npm.run(Tool::Npm, Scope::Configuration, &["config", "list", "--json"]).await?;
+        let settings: Value = serde_json::from_slice(&printed.stdout)
+            .map_err(|error| NpmError::Configuration(error.to_string()))?;
         npm.reachable = reachable(&settings);
         npm.reachable.extend(operator.proxies().cloned());
         if let Some(file) = settings.get("cafile").and_then(Value::as_str) {
@@ -94,14 +115,40 @@ impl<'a> Npm<'a> {
 
     /// Writes `package-lock.json`.
     pub async fn resolve(&self) -> Result<(), NpmError> {
-        self.run(Scope::Build, &[&["install", "--package-lock-only"], FLAGS.as_slice()].concat())
-            .await
-            .map(drop)
+        let arguments = [&["install", "--package-lock-only"], FLAGS.as_slice()].concat();
+        self.run(Tool::Npm, Scope::Build, &arguments).await.map(drop)
     }
 
     /// Installs exactly what the lockfile says.
     pub async fn install(&self) -> Result<(), NpmError> {
-        self.run(Scope::Build, &[&["ci"], FLAGS.as_slice()].concat()).await.map(drop)
+        self.run(Tool::Npm, Scope::Build, &[&["ci"], FLAGS.as_slice()].concat()).await.map(drop)
+    }
+
+    /// Runs the install scripts of one package, wherever the lockfile has put it. A script that fails,
+    /// or asks for an address that it may not reach, refuses the installation.
+    pub async fn run_scripts(&self, package: &str, package_lock: &str) -> Result<(), NpmError> {
+        let folders = folders_of(package, package_lock);
+        if folders.is_empty() {
+            return Err(NpmError::NoSuchPackage(package.to_owned()));
+        }
+        let build = self.launcher.inside(&self.build_folder(), BUILD);
+        for folder in folders {
+            let inside = build.join(folder).to_string_lossy().into_owned();
+            for event in SCRIPT_EVENTS {
+                let failed = |reason| NpmError::Script { package: package.to_owned(), event, reason };
+                let ran = self.run(Tool::Script, Scope::Build, &[&inside, event]).await;
+                let refused = match ran {
+                    Ok(ran) => ran.egress.into_iter().find(|event| event.state == EgressState::Refused),
+                    Err(NpmError::Refused(reason)) => return Err(failed(reason)),
+                    Err(NpmError::Slow) => return Err(failed(NpmError::Slow.to_string())),
+                    Err(error) => return Err(error),
+                };
+                if let Some(event) = refused {
+                    return Err(failed(format!("it asked for {}", event.backend)));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The jailed user cannot read the operator's files in place, so npm gets copies.
@@ -146,24 +193,32 @@ impl<'a> Npm<'a> {
         self.staging.join("config")
     }
 
-    /// Runs npm to its end and returns what it printed.
-    async fn run(&self, scope: Scope, arguments: &[&str]) -> Result<Vec<u8>, NpmError> {
+    fn build_folder(&self) -> PathBuf {
+        self.staging.join("build")
+    }
+
+    /// Runs a tool to its end.
+    async fn run(&self, tool: Tool, scope: Scope, arguments: &[&str]) -> Result<Ran, NpmError> {
         let folder = self.launcher.worker_folder()?;
-        let egress_folder = folder.0.join("egress");
-        let _egress = self.launcher.open_egress(&egress_folder, self.reachable.iter())?;
-        let build = self.staging.join("build");
-        let npm = self.launcher.installation().npm();
+        let egress_folder = folder.path().join("egress");
+        let egress = self.launcher.open_egress(&egress_folder, self.reachable.iter())?;
         let mut environment = self.environment.clone();
         let egress_inside = self.launcher.inside(&egress_folder, places::EGRESS);
         environment.insert("CLOISTER_EGRESS".to_owned(), egress_inside.to_string_lossy().into_owned());
         environment.extend(node_environment());
-        let script = self.launcher.inside(&npm, places::NPM).join("bin/npm-cli.js");
+        let npm = self.launcher.installation().npm();
         let mut fixed = node_arguments(limits::INSTALLER_HEAP_MEGABYTES_MAX);
         fixed.push(format!("--import={}", self.launcher.script("egress/preload.js")));
-        fixed.push(script.to_string_lossy().into_owned());
+        fixed.push(match tool {
+            Tool::Npm => {
+                let script = self.launcher.inside(&npm, places::NPM).join("bin/npm-cli.js");
+                script.to_string_lossy().into_owned()
+            }
+            Tool::Script => self.launcher.script("installer/main.js"),
+        });
+        let (config, build) = (self.config_folder(), self.build_folder());
         let mut grants = self.launcher.harness_grants();
         grants.push(Grant::new(npm, places::NPM, Access::Read));
-        let config = self.config_folder();
         grants.push(Grant::new(&config, CONFIG, Access::Write));
         let directory = match scope {
             Scope::Configuration => self.launcher.inside(&config, CONFIG),
@@ -189,16 +244,86 @@ impl<'a> Npm<'a> {
             folder: Some(folder),
         };
         let (process, _socket) = self.launcher.launch(launch).await?;
-        let ended = tokio::time::timeout(limits::INSTALL_TIME_MAX, process.ended()).await;
-        let exit = ended.map_err(|_| NpmError::Slow)?;
+        let exit = self.watched(process).await?;
         match exit.cause {
-            ExitCause::Code(0) => Ok(exit.stdout.clone()),
+            ExitCause::Code(0) => Ok(Ran { stdout: exit.stdout.clone(), egress: egress.take_events() }),
             ExitCause::Code(code) => {
-                tracing::debug!(code, stderr = exit.stderr, "npm failed");
-                Err(NpmError::Refused(reason(&exit.stderr)))
+                tracing::debug!(code, stderr = exit.stderr, "an installation failed");
+                let refused = egress.take_failure().map(|reason| format!("\n({reason})"));
+                Err(NpmError::Refused(reason(&exit.stderr) + &refused.unwrap_or_default()))
             }
             ExitCause::Signal(_) => Err(NpmError::Refused(exit.diagnosis())),
         }
+    }
+
+    /// Waits for the end, and ends a process that takes too long or writes too much.
+    async fn watched(&self, process: Process) -> Result<Arc<Exit>, NpmError> {
+        let deadline = tokio::time::sleep(limits::INSTALL_TIME_MAX);
+        tokio::pin!(deadline);
+        let mut checks = tokio::time::interval(limits::BUILD_CHECK_PERIOD);
+        loop {
+            tokio::select! {
+                exit = process.ended() => {
+                    self.check_size().await?;
+                    return Ok(exit);
+                }
+                _ = checks.tick() => {
+                    if let Err(error) = self.check_size().await {
+                        // What it goes on writing would be in the way of its removal.
+                        drop(process.kill().await);
+                        return Err(error);
+                    }
+                }
+                () = &mut deadline => {
+                    drop(process.kill().await);
+                    return Err(NpmError::Slow);
+                }
+            }
+        }
+    }
+
+    async fn check_size(&self) -> Result<(), NpmError> {
+        const LIMITS: TreeLimits = TreeLimits {
+            bytes_max: limits::BUILD_BYTES_MAX,
+            entries_max: limits::BUILD_ENTRIES_MAX,
+            depth_max: limits::BUILD_DEPTH_MAX,
+        };
+        let staging = self.staging.to_owned();
+        let checked = tokio::task::spawn_blocking(move || check_tree(&staging, LIMITS)).await;
+        checked.map_err(io::Error::other)?.map_err(NpmError::TooLarge)
+    }
+}
+
+/// A tool that ended well.
+struct Ran {
+    stdout: Vec<u8>,
+    egress: Vec<EgressEvent>,
+}
+
+/// Where the lockfile puts a package, below the build.
+fn folders_of(package: &str, package_lock: &str) -> Vec<String> {
+    let suffix = format!("node_modules/{package}");
+    let named = |path: &String| *path == suffix || path.ends_with(&format!("/{suffix}"));
+    let all = locked_packages(package_lock).into_iter().map(|(path, _)| path);
+    // A lockfile is the contributor's own text.
+    all.filter(named).filter(|path| !path.split('/').any(|part| part == "..")).collect()
+}
+
+/// The packages that have install scripts, by name.
+pub fn packages_with_scripts(package_lock: &str) -> BTreeSet<String> {
+    let with_scripts = locked_packages(package_lock)
+        .into_iter()
+        .filter(|(_, entry)| entry.get("hasInstallScript").and_then(Value::as_bool) == Some(true));
+    with_scripts
+        .filter_map(|(path, _)| path.rsplit_once("node_modules/").map(|(_, name)| name.to_owned()))
+        .collect()
+}
+
+fn locked_packages(package_lock: &str) -> Vec<(String, Value)> {
+    let parsed: Value = serde_json::from_str(package_lock).unwrap_or_default();
+    match parsed.get("packages") {
+        Some(Value::Object(packages)) => packages.clone().into_iter().collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -233,6 +358,16 @@ mod tests {
         let stderr = "npm warn x\nnpm error code E404\nnpm error 404 Not Found - GET https://r/no\nnpm error\nnpm error A complete log of this run can be found in: /config/cache/_logs/1-debug-0.log\n";
         assert_eq!(reason(stderr), "code E404\n404 Not Found - GET https://r/no");
         assert_eq!(reason("Killed\n"), "Killed");
+    }
+
+    #[test]
+    fn a_package_is_found_wherever_the_lockfile_has_it_and_nowhere_else() {
+        let lock = r#"{"packages":{"":{},"node_modules/a":{"hasInstallScript":true},"node_modules/b/node_modules/a":{},
+            "node_modules/@s/a":{"hasInstallScript":true},"../../node_modules/a":{}}}"#;
+        assert_eq!(folders_of("a", lock), ["node_modules/a", "node_modules/b/node_modules/a"]);
+        assert_eq!(folders_of("@s/a", lock), ["node_modules/@s/a"]);
+        assert!(folders_of("c", lock).is_empty());
+        assert_eq!(packages_with_scripts(lock), BTreeSet::from(["a".to_owned(), "@s/a".to_owned()]));
     }
 
     #[test]

@@ -294,6 +294,10 @@ impl Provisioner {
         if let Some(npm) = &npm {
             progress.report(Phase::Install(package_lock.as_deref().map_or(0, count_packages)));
             npm.install().await?;
+            let lock = package_lock.as_deref().unwrap_or_default();
+            for package in &definition.install_scripts {
+                npm.run_scripts(package, lock).await?;
+            }
         }
         let code = exporting(&definition.code_implementation, implementation);
         let file = staged.join(implementation_file(implementation.module));
@@ -315,6 +319,7 @@ impl Provisioner {
             definition.package_json.as_bytes(),
             package_lock.unwrap_or_default().as_bytes(),
             definition.code_implementation.as_bytes(),
+            definition.install_scripts.join("\n").as_bytes(),
             self.platform.as_bytes(),
             std::env::consts::ARCH.as_bytes(),
         ])

@@ -211,9 +211,13 @@ impl From<ProvisionRefusal> for Problem {
             ProvisionRefusal::TooMany => {
                 Problem::new(StatusCode::INSUFFICIENT_STORAGE, "too_many_environments", "Overloaded", message)
             }
-            ProvisionRefusal::Install(NpmError::Refused(_) | NpmError::Slow) => {
-                Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "install_failed", "InstallError", message)
-            }
+            ProvisionRefusal::Install(
+                NpmError::Refused(_)
+                | NpmError::Slow
+                | NpmError::TooLarge(_)
+                | NpmError::Script { .. }
+                | NpmError::NoSuchPackage(_),
+            ) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "install_failed", "InstallError", message),
             ProvisionRefusal::Install(error) => Problem::internal(&error),
             ProvisionRefusal::Load(HostError::Ended { printed, .. }) => {
                 load_failed(format!("{message}: {printed}"))

@@ -66,7 +66,7 @@ struct Link {
 impl LoadedHost {
     pub async fn start(launcher: &Launcher, spec: HostSpec<'_>) -> Result<LoadedHost, HostError> {
         let folder = launcher.worker_folder()?;
-        let egress_folder = folder.0.join("egress");
+        let egress_folder = folder.path().join("egress");
         let egress = launcher.open_egress(&egress_folder, spec.backends.values())?;
         let mut grants = launcher.harness_grants();
         grants.push(Grant::new(&egress_folder, places::EGRESS, Access::Connect));

@@ -17,8 +17,9 @@ use super::cgroup::{CgroupError, GroupLimits};
 use super::identity::Identities;
 use super::layers::{Layers, LayersError};
 use super::ownership::give_tree;
-use super::process::{Belongings, Process, WorkerFolder};
+use super::process::{Belongings, Process};
 use super::spawner::Spawner;
+use super::tree::TemporaryFolder;
 use super::{cgroup, libraries};
 use crate::config::{Installation, limits};
 use crate::egress::{Egress, EgressError};
@@ -58,7 +59,7 @@ pub struct Launch {
     pub jit: bool,
     pub stdout_bytes_max: usize,
     /// A folder of the host that is removed after the process.
-    pub folder: Option<WorkerFolder>,
+    pub folder: Option<TemporaryFolder>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -212,11 +213,11 @@ impl Launcher {
     }
 
     /// A fresh folder for one process; give it to `Launch::folder`.
-    pub fn worker_folder(&self) -> Result<WorkerFolder, LaunchError> {
+    pub fn worker_folder(&self) -> Result<TemporaryFolder, LaunchError> {
         let path = self.shared.run.join(self.shared.sequence.fetch_add(1, Ordering::Relaxed).to_string());
         let prepare = |source| LaunchError::Prepare { path: path.clone(), source };
         std::fs::create_dir(&path).map_err(prepare)?;
-        let folder = WorkerFolder(path.clone());
+        let folder = TemporaryFolder::of(path.clone());
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o711)).map_err(prepare)?;
         Ok(folder)
     }

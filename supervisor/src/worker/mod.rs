@@ -22,6 +22,7 @@ mod node;
 mod ownership;
 mod process;
 mod spawner;
+mod tree;
 
 pub use cgroup::GroupUsage;
 pub use guest::Guest;
@@ -31,3 +32,4 @@ pub use layers::{LayerState, LayersError};
 pub use node::{exit_of, node_arguments, node_environment};
 pub use ownership::{give_tree, read_untrusted, write_fresh};
 pub use process::{Exit, ExitCause, Process};
+pub use tree::{TemporaryFolder, TreeError, TreeLimits, check_tree, remove_tree};

@@ -7,7 +7,6 @@
 //!
 //! A single task owns the child, and a shutdown waits for it. Everyone else holds a `Process`: dropping it kills.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -17,6 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::cgroup::{Group, GroupUsage};
 use super::identity::Leased;
+use super::tree::TemporaryFolder;
 use crate::config::limits;
 use crate::runtime::Tasks;
 
@@ -74,7 +74,7 @@ pub struct Belongings {
     pub group: Option<Arc<Group>>,
     pub identity: Option<Leased>,
     #[expect(dead_code, reason = "held, and removed when dropped")]
-    pub folder: Option<WorkerFolder>,
+    pub folder: Option<TemporaryFolder>,
     pub stdout_bytes_max: usize,
 }
 
@@ -82,18 +82,6 @@ impl Drop for Belongings {
     fn drop(&mut self) {
         if let Some(group) = &self.group {
             group.remove();
-        }
-    }
-}
-
-/// A folder of one process, removed when dropped.
-#[derive(Debug)]
-pub struct WorkerFolder(pub PathBuf);
-
-impl Drop for WorkerFolder {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(folder = %self.0.display(), %error, "a worker folder could not be removed");
         }
     }
 }
