@@ -113,6 +113,123 @@ fn calls_parameters_results_and_logs_are_bounded() {
 }
 
 #[test]
+fn processor_time_is_bounded_apart_from_the_clock() {
+    let supervisor = Supervisor::start();
+    supervisor.provision_with(json!({ "limits": { "cpuMs": 300 } }));
+    let waiting = "await new Promise((go) => setTimeout(go, 600)); return 'waited'";
+    assert_eq!(supervisor.result(waiting), "waited", "the control: waiting is not computing");
+    for code in ["for (;;) {}", "for (;;) { await null }"] {
+        let execution = supervisor.execute(code);
+        assert_eq!(
+            (&execution["status"], &execution["errorDetails"]["code"]),
+            (&json!("timeout"), &json!("cpu_time_limit")),
+            "{execution}"
+        );
+        let used = execution["usage"]["cpuMs"].as_f64().unwrap();
+        assert!((300.0..900.0).contains(&used), "{execution}");
+        assert!(execution["error"].as_str().unwrap().contains("300 ms of processor time"), "{execution}");
+        assert_eq!(supervisor.result("return 1"), 1);
+    }
+}
+
+#[test]
+fn calls_at_the_same_time_are_bounded() {
+    let supervisor = Supervisor::start();
+    supervisor.provision_with(json!({ "limits": { "maxConcurrentApiCalls": 3 } }));
+    let many = |count: u32| {
+        format!(
+            "return (await Promise.allSettled(Array.from({{ length: {count} }}, (_, i) => Echo(i)))).map((r) => r.value ?? r.reason.code)"
+        )
+    };
+    assert_eq!(supervisor.result(&many(3)), json!([0, 1, 2]));
+    let code = json!("api_concurrency_limit");
+    assert_eq!(supervisor.result(&many(5)), json!([0, 1, 2, code, code]));
+    let thrown = supervisor.execute("await Promise.all([1, 2, 3, 4].map((i) => Echo(i)))");
+    assert_eq!(thrown["errorDetails"]["code"], "api_concurrency_limit", "{thrown}");
+    assert_eq!(
+        supervisor.result("for (let i = 0; i < 9; i += 1) await Echo(i); return 'one by one'"),
+        "one by one"
+    );
+}
+
+#[test]
+fn nesting_is_bounded_wherever_a_value_comes_from() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    let deep = "let deep = {}; for (let i = 0; i < 200; i += 1) deep = [deep];";
+    for code in [format!("{deep} return deep"), format!("{deep} await Echo(deep)")] {
+        let details = supervisor.execute(&code)["errorDetails"].clone();
+        assert_eq!(details["code"], "nesting_too_deep", "{details}");
+    }
+    let input = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    let body = format!(r#"{{"environmentName":"test","userAgentId":"a","code":"1","input":{input}}}"#);
+    let answer = supervisor.post_text("/api/execute", "application/json", &body);
+    let pointer = &answer.body["errors"][0]["pointer"];
+    assert_eq!((answer.status, pointer), (400, &json!("/input")), "{answer:?}");
+    let details = supervisor.execute("await Deep({ levels: 200 })")["errorDetails"].clone();
+    assert_eq!(details["code"], "nesting_too_deep", "{details}");
+}
+
+#[test]
+fn open_files_and_frames_of_a_process_are_bounded() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    assert_eq!(supervisor.execute("await Files()")["errorDetails"]["code"], "EMFILE");
+    assert_eq!(supervisor.result("return await Echo(1)"), 1);
+    let owned = Supervisor::with_owned_guests();
+    owned.provision();
+    let large = "frame({ completed: { executionId, value: 'x'.repeat(2 * 1024 * 1024) } }); await new Promise(() => {})";
+    let execution = owned.execute(large);
+    assert_eq!(
+        (&execution["status"], &execution["errorDetails"]["code"]),
+        (&json!("worker_lost"), &json!("frame_too_large")),
+        "{execution}"
+    );
+}
+
+#[test]
+fn the_steps_of_a_host_are_bounded_in_time() {
+    let supervisor = Supervisor::start();
+    let backend = Backend::start();
+    supervisor.provision_with(json!({ "backendUrls": { "backend": backend.url() } }));
+    let started = Instant::now();
+    let execution = supervisor.execute_for("initialize-hangs", "return 1");
+    assert_eq!(execution["errorDetails"]["code"], "initialize_failed", "{execution}");
+    assert!(
+        execution["error"].as_str().unwrap().contains("Initialize did not end within 10 s"),
+        "{execution}"
+    );
+    assert!(started.elapsed() < Duration::from_secs(15));
+    // A host that does not answer what a program left behind, or its Deinitialize, is ended.
+    let pid = |agent: &str| supervisor.execute_for(agent, "return (await Who()).pid")["result"].clone();
+    let hanging = pid("deinitialize-hangs");
+    assert_eq!(supervisor.delete("/api/environments/test").status, 204);
+    wait_for("the host whose Deinitialize hangs to be ended", || {
+        children(supervisor.pid()).iter().all(|child| json!(child.pid) != hanging).then_some(())
+    });
+    supervisor.provision();
+    let left = pid("agent");
+    assert_eq!(supervisor.result("Wait({ ms: 60000 }); return 'not waited'"), "not waited");
+    wait_for("the host with a call that does not end to be ended", || {
+        children(supervisor.pid()).iter().all(|child| json!(child.pid) != left).then_some(())
+    });
+    assert_ne!(pid("agent"), left);
+}
+
+#[test]
+fn idle_processes_retire_after_their_time() {
+    let supervisor = Supervisor::with_settings("[execution]\nidle_seconds_max = 1\n");
+    supervisor.provision();
+    let pid = || supervisor.result("return (await Who()).pid");
+    let first = pid();
+    assert_eq!(pid(), first, "the control: at once, it is the same");
+    wait_for("the idle host to retire", || {
+        children(supervisor.pid()).iter().all(|child| json!(child.pid) != first).then_some(())
+    });
+    assert_ne!(pid(), first);
+}
+
+#[test]
 fn threads_of_a_process_are_bounded() {
     let supervisor = Supervisor::start();
     supervisor.provision();
@@ -202,12 +319,60 @@ fn a_full_supervisor_refuses_at_once_and_finishes_what_it_took() {
         });
         wait_for("the program to start", || backend.was_asked("/started").then_some(()));
         let body = json!({ "environmentName": "test", "userAgentId": "late", "code": "return 1" });
-        let answer = supervisor.post("/api/execute", &body);
-        assert_eq!(
-            (answer.status, &answer.body["code"], answer.retry_after.as_deref()),
-            (503, &json!("overloaded"), Some("1"))
-        );
+        let slowest = (0..5).map(|_| {
+            took(|| {
+                let answer = supervisor.post("/api/execute", &body);
+                assert_eq!(
+                    (answer.status, &answer.body["code"], answer.retry_after.as_deref()),
+                    (503, &json!("overloaded"), Some("1"))
+                );
+            })
+        });
+        // The best of five: this machine may be busy with other tests.
+        assert!(slowest.min().unwrap() < Duration::from_millis(50));
         assert_eq!(running.join().unwrap()["result"], Value::from(1500));
     });
     assert_eq!(supervisor.result("return 1"), 1);
+}
+
+#[test]
+fn a_higher_priority_has_its_turn_first() {
+    let backend = Backend::start();
+    let supervisor = Supervisor::with_settings("[execution]\nconcurrent_max = 1\nqueued_max = 9\n");
+    supervisor.provision_with(json!({ "backendUrls": { "backend": backend.url() } }));
+    let run = |agent: &str, priority: &str| {
+        let code = format!("return await Fetch({{ path: '/{agent}' }})");
+        let body =
+            json!({ "environmentName": "test", "userAgentId": agent, "code": code, "priority": priority });
+        assert_eq!(supervisor.post("/api/execute", &body).body["status"], "completed");
+    };
+    std::thread::scope(|scope| {
+        let first = "await Fetch({ path: '/started' }); return await Wait({ ms: 1500 })";
+        scope.spawn(|| supervisor.execute_for("first", first));
+        wait_for("the program to start", || backend.was_asked("/started").then_some(()));
+        let order = [("low", "low"), ("normal", "normal"), ("high", "high")];
+        for (agent, priority) in order {
+            scope.spawn(move || run(agent, priority));
+        }
+    });
+    let asked = backend.paths();
+    let place = |path: &str| asked.iter().position(|asked| asked == path).unwrap();
+    assert!(place("/high") < place("/normal") && place("/normal") < place("/low"), "{asked:?}");
+}
+
+#[test]
+fn a_guest_that_is_killed_is_replaced_within_100_ms() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    let best = (0..5).map(|_| {
+        supervisor.result("return await Echo(1)");
+        wait_for("spare guests", || (guests(&supervisor).len() >= 3).then_some(()));
+        // The one that the agent has used has done more than boot.
+        let used = guests(&supervisor).into_iter().max_by_key(|(_, ticks)| *ticks).unwrap().0;
+        kill(Pid::from_raw(used), Signal::SIGKILL).unwrap();
+        wait_for("its end", || guests(&supervisor).iter().all(|(pid, _)| *pid != used).then_some(()));
+        took(|| assert_eq!(supervisor.result("return await Echo(2)"), 2))
+    });
+    let best = best.min().unwrap();
+    assert!(best < Duration::from_millis(100), "{best:?}");
 }

@@ -33,6 +33,11 @@ impl Backend {
         &self.address
     }
 
+    /// What was asked, in the order in which it came.
+    pub fn paths(&self) -> Vec<String> {
+        self.paths.lock().unwrap().clone()
+    }
+
     pub fn was_asked(&self, path: &str) -> bool {
         self.paths.lock().unwrap().iter().any(|seen| seen == path)
     }

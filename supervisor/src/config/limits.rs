@@ -33,6 +33,8 @@ pub const API_CALLS_MAX: u32 = 50;
 pub const API_CALLS_CONCURRENT_MAX: u32 = 32;
 pub const PARAMS_BYTES_MAX: usize = 1024 * 1024;
 pub const RESULT_BYTES_MAX: usize = 1024 * 1024;
+/// Arrays and objects around a value: readers of JSON commonly stop at 128.
+pub const NESTING_MAX: usize = 100;
 pub const LOG_ENTRIES_MAX: usize = 100;
 pub const LOG_CHARS_MAX: usize = 1000;
 /// A log entry is cut in UTF-16 units; in UTF-8 each takes up to three bytes, and a note is added.

@@ -2,6 +2,7 @@
 
 use super::ledger::Ledger;
 use crate::config::limits;
+use crate::protocol::nesting;
 
 /// What is to be done with a call.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub fn check_call(
     budget: CallBudget,
     call_id: u32,
     name: &str,
-    params_bytes: usize,
+    params: &str,
 ) -> CallCheck {
     if ledger.knows(call_id) {
         return CallCheck::Lie("the number of an earlier call");
@@ -41,10 +42,15 @@ pub fn check_call(
         ("api_call_limit", format!("more than {calls_max} API calls in one execution"))
     } else if ledger.open() >= concurrent_max {
         ("api_concurrency_limit", format!("more than {concurrent_max} API calls at the same time"))
-    } else if params_bytes > limits::PARAMS_BYTES_MAX {
+    } else if params.len() > limits::PARAMS_BYTES_MAX {
         (
             "params_too_large",
             format!("the parameters of {name} are larger than {} bytes", limits::PARAMS_BYTES_MAX),
+        )
+    } else if nesting(params) > limits::NESTING_MAX {
+        (
+            "nesting_too_deep",
+            format!("the parameters of {name} are nested more than {} levels deep", limits::NESTING_MAX),
         )
     } else {
         return CallCheck::Forward;
@@ -54,6 +60,14 @@ pub fn check_call(
         return CallCheck::Lie("a flood of refused calls");
     }
     CallCheck::Refuse { code, message }
+}
+
+/// The harness refuses such results itself, with their path.
+pub fn check_result(value: &str) -> Result<(), &'static str> {
+    if value.len() > limits::RESULT_BYTES_MAX || nesting(value) > limits::NESTING_MAX {
+        return Err("a result over the limit");
+    }
+    Ok(())
 }
 
 /// The harness adds one entry that says that the rest is dropped.
@@ -76,9 +90,9 @@ mod tests {
         let now = Instant::now();
         let mut ledger = Ledger::default();
         let endowments = ["A".to_owned()];
-        let check = |ledger: &Ledger, call_id, name: &str, bytes| {
+        let check = |ledger: &Ledger, call_id, name: &str, bytes: usize| {
             let budget = CallBudget { calls_max: 3, concurrent_max: 2 };
-            check_call(ledger, &endowments, budget, call_id, name, bytes)
+            check_call(ledger, &endowments, budget, call_id, name, &"1".repeat(bytes))
         };
         let refused = |result: CallCheck| match result {
             CallCheck::Refuse { code, .. } => code,
@@ -87,6 +101,11 @@ mod tests {
         assert_eq!(check(&ledger, 1, "A", 2), CallCheck::Forward);
         assert_eq!(refused(check(&ledger, 1, "B", 2)), "api_not_provisioned");
         assert_eq!(refused(check(&ledger, 1, "A", limits::PARAMS_BYTES_MAX + 1)), "params_too_large");
+        let budget = CallBudget { calls_max: 3, concurrent_max: 2 };
+        let deep = "[".repeat(limits::NESTING_MAX + 1);
+        assert_eq!(refused(check_call(&ledger, &endowments, budget, 1, "A", &deep)), "nesting_too_deep");
+        assert!(check_result(&deep).is_err() && check_result(&deep[1..]).is_ok());
+        assert!(check_result(&"1".repeat(limits::RESULT_BYTES_MAX + 1)).is_err());
         ledger.begin(1, "A".to_owned(), now);
         assert_eq!(check(&ledger, 1, "A", 2), CallCheck::Lie("the number of an earlier call"));
         ledger.begin(2, "A".to_owned(), now);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use super::check::{CallBudget, CallCheck, check_call, check_log};
+use super::check::{CallBudget, CallCheck, check_call, check_log, check_result};
 use super::ledger::{EffectState, Ledger};
 use super::outcome::{End, LogEntry, Outcome, Status};
 use super::request::ExecutionRequest;
@@ -23,8 +23,9 @@ use crate::audit::Beginning;
 use crate::clock::milliseconds;
 use crate::config::limits;
 use crate::ids::ExecutionId;
+use crate::pool::Lease;
 use crate::protocol::frame::FrameError;
-use crate::protocol::{Budgets, ErrorDetails, FromGuest, FromHost, LogLevel, ToGuest, ToHost};
+use crate::protocol::{Budgets, ErrorDetails, FromGuest, FromHost, LogLevel, ToGuest, ToHost, nesting};
 use crate::worker::{BoundHost, ExitCause, GroupUsage, Guest, exit_of};
 
 /// The outcome, and what may be left of the processes.
@@ -34,17 +35,18 @@ pub struct Driven {
     pub host_left: Option<HostLeft>,
 }
 
+/// `replacement` gives another guest for one that was killed from outside before it said a word: nothing
+/// of the program has happened then, so it is run from the start.
 pub async fn drive(
     id: &ExecutionId,
     request: &ExecutionRequest,
-    program: analyzer::Program,
+    program: &analyzer::Program,
     beginning: Beginning,
-    guest: Guest,
-    host: BoundHost,
+    lease: Lease,
     cancel: CancellationToken,
+    replacement: impl Future<Output = Option<Guest>>,
 ) -> Driven {
-    guest.process.reset_peak();
-    let cpu_before = guest.process.usage().cpu;
+    let Lease { guest, host } = lease;
     // What an earlier execution left is not this one's.
     drop(host.take_egress_events());
     let mut run = Run {
@@ -56,11 +58,18 @@ pub async fn drive(
         ledger: Ledger::default(),
         logs: Vec::new(),
         deadline: tokio::time::Instant::now() + request.time_max(),
-        cpu_end: cpu_before + request.environment().policy.cpu_time_max,
+        cpu_before: Duration::ZERO,
+        heard: false,
         cancel,
     };
-    let stop = run.until_end(program).await;
-    let Run { guest, host, ledger, logs, .. } = run;
+    let mut stop = run.until_end(program).await;
+    if run.was_killed_unheard(&stop).await
+        && let Some(guest) = replacement.await
+    {
+        run.guest = guest;
+        stop = run.until_end(program).await;
+    }
+    let Run { guest, host, ledger, logs, cpu_before, .. } = run;
     let egress = host.take_egress_events();
     let mut usage = guest.process.usage();
     let open_calls = ledger.open_calls();
@@ -197,13 +206,18 @@ struct Run<'a> {
     ledger: Ledger,
     logs: Vec<LogEntry>,
     deadline: tokio::time::Instant,
-    /// What the guest's processor time may not go beyond.
-    cpu_end: Duration,
+    /// The guest's processor time before the program.
+    cpu_before: Duration,
+    /// Whether the guest said anything.
+    heard: bool,
     cancel: CancellationToken,
 }
 
 impl Run<'_> {
-    async fn until_end(&mut self, program: analyzer::Program) -> Stop {
+    async fn until_end(&mut self, program: &analyzer::Program) -> Stop {
+        self.guest.process.reset_peak();
+        self.cpu_before = self.guest.process.usage().cpu;
+        let cpu_end = self.cpu_before + self.request.environment().policy.cpu_time_max;
         let execute = self.execute_message(program);
         if let Err(stop) = self.tell_guest(&execute).await {
             return stop;
@@ -224,7 +238,7 @@ impl Run<'_> {
                 },
                 () = tokio::time::sleep_until(self.deadline) => Err(Stop::Timeout),
                 () = self.cancel.cancelled() => Err(Stop::Cancelled),
-                _ = cpu_checks.tick() => match self.guest.process.usage().cpu > self.cpu_end {
+                _ = cpu_checks.tick() => match self.guest.process.usage().cpu > cpu_end {
                     true => Err(Stop::CpuTime),
                     false => Ok(()),
                 },
@@ -235,14 +249,22 @@ impl Run<'_> {
         }
     }
 
-    fn execute_message(&self, program: analyzer::Program) -> ToGuest {
+    async fn was_killed_unheard(&self, stop: &Stop) -> bool {
+        if self.heard || !matches!(stop, Stop::GuestLost(FrameError::Closed)) {
+            return false;
+        }
+        let exit = exit_of(&self.guest.process).await;
+        exit.is_some_and(|exit| exit.cause == ExitCause::Signal(nix::libc::SIGKILL) && !exit.out_of_memory)
+    }
+
+    fn execute_message(&self, program: &analyzer::Program) -> ToGuest {
         let environment = self.request.environment();
         ToGuest::Execute {
             execution_id: self.id.clone(),
-            source: program.source,
+            source: program.source.clone(),
             entry: program.entry,
             lines_before: program.lines_before,
-            unbound_calls: program.unbound_calls,
+            unbound_calls: program.unbound_calls.clone(),
             functions: environment.endowments.clone(),
             input: self.request.input().to_owned(),
             budgets: Budgets {
@@ -257,16 +279,17 @@ impl Run<'_> {
     }
 
     async fn on_guest(&mut self, message: FromGuest) -> Result<(), Stop> {
+        self.heard = true;
         if message.execution_id() != Some(&self.id) {
             return Err(lied("a message of no or another execution"));
         }
         match message {
             FromGuest::Log { level, text, truncated, .. } => self.log(level, text, truncated),
             FromGuest::Call { call_id, name, params, .. } => self.call(call_id, name, params).await,
-            FromGuest::Completed { value, .. } if value.get().len() <= limits::RESULT_BYTES_MAX => {
+            FromGuest::Completed { value, .. } => {
+                check_result(value.get()).map_err(lied)?;
                 Err(Stop::Ended(End::Completed(value)))
             }
-            FromGuest::Completed { .. } => Err(lied("a result over the limit")),
             FromGuest::Threw { error, .. } => Err(Stop::Ended(End::Failed { status: Status::Error, error })),
             FromGuest::Ready {} | FromGuest::Idle { .. } => Err(lied("a message out of turn")),
         }
@@ -285,7 +308,7 @@ impl Run<'_> {
             calls_max: definition.api_calls_max(),
             concurrent_max: definition.api_calls_concurrent_max(),
         };
-        match check_call(&self.ledger, endowments, budget, call_id, &name, params.get().len()) {
+        match check_call(&self.ledger, endowments, budget, call_id, &name, params.get()) {
             CallCheck::Lie(what) => Err(lied(what)),
             CallCheck::Refuse { code, message } => {
                 self.ledger.refuse(call_id, name.chars().take(NAME_CHARS_MAX).collect(), Instant::now());
@@ -319,10 +342,19 @@ impl Run<'_> {
         match message {
             FromHost::Returned { call_id, value } => {
                 self.answered(call_id, EffectState::Returned)?;
-                if value.get().len() > limits::RESULT_BYTES_MAX {
+                let refused = if value.get().len() > limits::RESULT_BYTES_MAX {
                     let message =
                         format!("the function returned more than {} bytes", limits::RESULT_BYTES_MAX);
-                    let error = error_details("RangeError", "api_result_too_large", message, None);
+                    Some(("api_result_too_large", message))
+                } else if nesting(value.get()) > limits::NESTING_MAX {
+                    let message =
+                        format!("the function returned more than {} levels of nesting", limits::NESTING_MAX);
+                    Some(("nesting_too_deep", message))
+                } else {
+                    None
+                };
+                if let Some((code, message)) = refused {
+                    let error = error_details("RangeError", code, message, None);
                     return self.tell_guest(&ToGuest::Throw { call_id, error }).await;
                 }
                 self.tell_guest(&ToGuest::Return { call_id, value }).await

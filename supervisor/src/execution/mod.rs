@@ -93,7 +93,7 @@ impl Executor {
         }
         let begun = self.audit.begin(record::beginning(&self.audit, &id, &request, started_at)).await;
         let beginning = begun.map_err(ExecutionRefusal::Audit)?;
-        let Lease { guest, host } = match lease {
+        let lease = match lease {
             Ok(lease) => lease,
             Err(error) => {
                 let outcome = outcome::initialize_failed(&error);
@@ -102,7 +102,8 @@ impl Executor {
         };
         let environment = Arc::clone(request.environment());
         let agent = request.agent().clone();
-        let driven = driver::drive(&id, &request, program, beginning, guest, host, cancel).await;
+        let replacement = async { self.pool.guest(&environment, &agent).await.ok() };
+        let driven = driver::drive(&id, &request, &program, beginning, lease, cancel, replacement).await;
         let (recorded, guest) = tokio::join!(
             self.record(id.clone(), request, driven.outcome, started),
             driven.guest_left.proven_idle(&id)

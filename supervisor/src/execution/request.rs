@@ -12,6 +12,7 @@ use crate::config::limits;
 use crate::environment::{Catalogue, Environment};
 use crate::fields::{FieldError, FieldErrors};
 use crate::ids::{AgentId, EnvironmentName};
+use crate::protocol::nesting;
 
 /// The body as written.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -76,6 +77,8 @@ impl ExecutionRequest {
         let input = wire.input.unwrap_or_else(|| RawValue::NULL.to_owned());
         if input.get().len() > limits::INPUT_BYTES_MAX {
             errors.refuse("/input", format!("input is larger than {} bytes", limits::INPUT_BYTES_MAX));
+        } else if nesting(input.get()) > limits::NESTING_MAX {
+            errors.refuse("/input", format!("input is nested more than {} levels deep", limits::NESTING_MAX));
         }
         let metadata = wire.metadata.filter(|value| !value.is_null());
         if metadata

@@ -70,10 +70,15 @@ impl Make {
     }
 }
 
+/// Guests of one make that nobody has used.
+struct Spares {
+    policy: Policy,
+    ready: Vec<Guest>,
+    starting: usize,
+}
+
 struct State {
-    spare_guests: HashMap<Make, Vec<Guest>>,
-    /// Guests that are starting, per make.
-    starting_guests: HashMap<Make, usize>,
+    spare_guests: HashMap<Make, Spares>,
     guests: Idle<Binding, Guest>,
     spare_hosts: Idle<Version, SpareHost>,
     /// Versions for which a spare host is starting.
@@ -116,7 +121,6 @@ impl Pool {
     pub fn new(launcher: Launcher, tasks: Tasks, capacity: Capacity) -> Pool {
         let state = State {
             spare_guests: HashMap::new(),
-            starting_guests: HashMap::new(),
             guests: Idle::new(capacity.idle_processes_max),
             spare_hosts: Idle::new(capacity.idle_processes_max),
             starting_hosts: HashSet::new(),
@@ -197,8 +201,18 @@ impl Pool {
         self.retire(retired);
     }
 
-    /// Retires what was idle for too long. Called regularly.
+    /// Retires what was idle for too long, and replaces spares that have ended. Called regularly.
     pub fn sweep(&self) {
+        let lacking: Vec<Policy> = {
+            let mut state = self.state();
+            for spares in state.spare_guests.values_mut() {
+                spares.ready.retain(Guest::is_usable);
+            }
+            state.spare_guests.values().map(|spares| spares.policy.clone()).collect()
+        };
+        for policy in lacking {
+            self.refill_guests(&policy);
+        }
         let Some(before) = Instant::now().checked_sub(self.shared.capacity.idle_max) else { return };
         let retired = {
             let mut state = self.state();
@@ -224,13 +238,12 @@ impl Pool {
 
     /// Starts guests of a policy until there are as many spares as there should be.
     pub fn refill_guests(&self, policy: &Policy) {
-        let make = Make::of(policy);
         let mut state = self.state();
-        let present = state.spare_guests.get(&make).map_or(0, Vec::len);
-        let starting = state.starting_guests.entry(make).or_default();
-        let wanted = self.shared.capacity.spare_guests.saturating_sub(present + *starting);
-        *starting += wanted;
         let closed = state.closed;
+        let new = || Spares { policy: policy.clone(), ready: Vec::new(), starting: 0 };
+        let spares = state.spare_guests.entry(Make::of(policy)).or_insert_with(new);
+        let wanted = self.shared.capacity.spare_guests.saturating_sub(spares.ready.len() + spares.starting);
+        spares.starting += if closed { 0 } else { wanted };
         drop(state);
         for _ in 0..if closed { 0 } else { wanted } {
             let pool = self.clone();
@@ -242,17 +255,18 @@ impl Pool {
     async fn start_spare(&self, policy: &Policy) {
         let started = Guest::start(&self.shared.launcher, policy).await;
         let mut state = self.state();
-        if let Some(starting) = state.starting_guests.get_mut(&Make::of(policy)) {
-            *starting = starting.saturating_sub(1);
-        }
+        let closed = state.closed;
+        let Some(spares) = state.spare_guests.get_mut(&Make::of(policy)) else { return };
+        spares.starting = spares.starting.saturating_sub(1);
         match started {
-            Ok(guest) if !state.closed => state.spare_guests.entry(Make::of(policy)).or_default().push(guest),
+            Ok(guest) if !closed => spares.ready.push(guest),
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "a spare guest could not be started"),
         }
     }
 
-    async fn guest(&self, environment: &Arc<Environment>, agent: &AgentId) -> Result<Guest, LaunchError> {
+    /// A guest alone.
+    pub async fn guest(&self, environment: &Arc<Environment>, agent: &AgentId) -> Result<Guest, LaunchError> {
         let isolation = environment.isolation.guest;
         let agent = (isolation == GuestIsolation::Agent).then(|| agent.clone());
         let binding = Binding { version: Version::of(environment), agent };
@@ -262,11 +276,11 @@ impl Pool {
             let kept = if isolation == GuestIsolation::Execution {
                 None
             } else {
-                state.guests.take(&binding, |guest| !guest.process.has_ended())
+                state.guests.take(&binding, Guest::is_usable)
             };
             kept.or_else(|| {
-                let spares = state.spare_guests.get_mut(&Make::of(policy))?;
-                spares.retain(|guest| !guest.process.has_ended());
+                let spares = &mut state.spare_guests.get_mut(&Make::of(policy))?.ready;
+                spares.retain(Guest::is_usable);
                 (!spares.is_empty()).then(|| spares.remove(0))
             })
         };
@@ -282,7 +296,7 @@ impl Pool {
         let version = Version::of(environment);
         let binding = Binding { version: version.clone(), agent: (!shared_host).then(|| agent.clone()) };
         let backends = &environment.definition.backend_urls;
-        let kept = self.state().hosts.take(&binding, |kept| !kept.host.process().has_ended());
+        let kept = self.state().hosts.take(&binding, |kept| kept.host.is_usable());
         if let Some(KeptHost { host, .. }) = kept {
             match host.rebind(agent, backends).await {
                 Ok(host) => return Ok(host),
@@ -292,7 +306,7 @@ impl Pool {
                 }
             }
         }
-        let spare = self.state().spare_hosts.take(&version, |spare| !spare.host.has_ended());
+        let spare = self.state().spare_hosts.take(&version, |spare| spare.host.is_usable());
         let loaded = match spare {
             Some(SpareHost { host, .. }) => host,
             None => start_host(&self.shared.launcher, environment).await.map_err(LeaseError::Start)?,

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::marker::PhantomData;
+use std::os::fd::AsRawFd as _;
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
+use nix::sys::socket::{MsgFlags, recv};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -64,6 +66,22 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
             .map_err(|error| FrameError::Garbage(format!("no message ({:?} error)", error.classify())))
     }
 
+    /// Whether the other side neither sent anything nor closed its end since the last message. One that
+    /// is kept between executions has to be quiet.
+    pub fn is_quiet(&self) -> bool {
+        self.reader.read_buffer().is_empty() && self.peek() == Err(nix::errno::Errno::EAGAIN)
+    }
+
+    /// Whether the other side closed its end and nothing that it sent is left to be read.
+    pub fn has_closed(&self) -> bool {
+        self.reader.read_buffer().is_empty() && self.peek() == Ok(0)
+    }
+
+    fn peek(&self) -> nix::Result<usize> {
+        let socket: &UnixStream = self.reader.get_ref().as_ref();
+        recv(socket.as_raw_fd(), &mut [0; 1], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)
+    }
+
     pub async fn send(&mut self, message: &Out) -> Result<(), FrameError> {
         let body = serde_json::to_vec(message).map_err(|error| FrameError::Io(error.into()))?;
         if body.len() > self.out_bytes_max {
@@ -106,6 +124,22 @@ mod tests {
         assert!(matches!(received(b"\0\0\0\0").await, Err(FrameError::Garbage(_))));
         assert!(matches!(received(b"").await, Err(FrameError::Closed)));
         assert!(received(b"\0\0\0\x0c{\"rea").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_spoke_or_left_is_not_quiet() {
+        let connection = |socket| Connection::<FromGuest, ToGuest>::new(socket, 64, 64);
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut ours = connection(ours);
+        assert!(ours.is_quiet());
+        theirs.write_all(b"\0\0\0\x0c{\"ready\":{}}\0").await.unwrap();
+        assert!(!ours.is_quiet());
+        ours.receive().await.unwrap();
+        assert!(!ours.is_quiet(), "a byte of the next frame has come along");
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let ours = connection(ours);
+        drop(theirs);
+        assert!(!ours.is_quiet());
     }
 
     #[tokio::test]

@@ -6,11 +6,14 @@
 //! unknown names and fields are refused, sizes are bounded by `frame`.
 
 pub mod frame;
+mod nesting;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+pub use nesting::nesting;
 
 /// An error as programs and clients see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,6 +20,11 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// Whether it lives, and has said nothing since it proved idle.
+    pub fn is_usable(&self) -> bool {
+        !self.process.has_ended() && self.connection.is_quiet()
+    }
+
     pub async fn start(launcher: &Launcher, policy: &Policy) -> Result<Guest, LaunchError> {
         let heap = policy.memory_bytes_max / limits::MEGABYTE;
         let mut arguments = node_arguments(heap);

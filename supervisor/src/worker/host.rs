@@ -120,14 +120,14 @@ impl LoadedHost {
         .map(|link| BoundHost { link, agent: agent.clone(), executions: 0 })
     }
 
-    pub fn has_ended(&self) -> bool {
-        self.link.process.has_ended()
+    pub fn is_usable(&self) -> bool {
+        self.link.is_usable()
     }
 }
 
 impl BoundHost {
-    pub fn process(&self) -> &Process {
-        &self.link.process
+    pub fn is_usable(&self) -> bool {
+        self.link.is_usable()
     }
 
     pub async fn send(&mut self, message: &ToHost) -> Result<(), FrameError> {
@@ -180,6 +180,11 @@ impl BoundHost {
 }
 
 impl Link {
+    /// Whether it lives, as far as the kernel has told. It may log at any time, so it need not be quiet.
+    fn is_usable(&self) -> bool {
+        !self.process.has_ended() && !self.connection.has_closed()
+    }
+
     async fn deinitialize(self) -> Result<Link, HostError> {
         let answered = |answer: &FromHost| matches!(answer, FromHost::Deinitialized {});
         self.request("Deinitialize", &ToHost::Deinitialize {}, limits::DEINITIALIZE_TIME_MAX, answered).await
