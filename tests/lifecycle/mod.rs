@@ -1,5 +1,7 @@
 //! How supervisors end, and what the next one finds.
 
+mod faults;
+
 use nix::sys::signal::Signal;
 use serde_json::json;
 

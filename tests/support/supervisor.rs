@@ -83,6 +83,11 @@ impl Supervisor {
         self.installation = Some(installation);
     }
 
+    /// One that is not started yet.
+    pub fn stopped(settings_text: &str) -> Supervisor {
+        Supervisor::prepare(settings_text)
+    }
+
     fn prepare(settings_text: &str) -> Supervisor {
         let data = tempfile::Builder::new().prefix("cloister-test-").tempdir().unwrap();
         let settings = tempfile::NamedTempFile::new().unwrap();
