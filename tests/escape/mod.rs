@@ -1,5 +1,6 @@
 //! What a jailed process cannot do. Each act is a pair: it succeeds outside and fails inside.
 
+mod liars;
 mod system_calls;
 
 use std::net::TcpListener;
@@ -160,49 +161,6 @@ fn a_sealed_guest_opens_nothing_and_starts_no_thread() {
             |pid: i32| std::fs::metadata(format!("/proc/{pid}/environ")).ok().map(|found| found.uid());
         guests.map(|guest| owner(guest.pid)).all(|owner| owner == Some(0)).then_some(())
     });
-}
-
-#[test]
-fn an_owned_guest_that_lies_loses_its_own_execution_only() {
-    let supervisor = Supervisor::with_owned_guests();
-    supervisor.provision();
-    let call =
-        "const call = (callId, name, params) => frame({ call: { executionId, callId, name, params } });";
-    let stay = "await new Promise(() => {})";
-    let lies = [
-        "raw('garbage that is no frame');".to_owned(),
-        "raw([255, 255, 255, 255]);".to_owned(),
-        "frame({ ready: {} });".to_owned(),
-        "frame({ idle: { executionId } });".to_owned(),
-        "frame({ completed: { value: 1 } });".to_owned(),
-        "frame({ completed: { executionId: 'exec_other', value: 'forged' } });".to_owned(),
-        "frame({ completed: { executionId, value: 'x'.repeat(1024 * 1024) } });".to_owned(),
-        "for (let i = 0; i < 200; i += 1) frame({ log: { executionId, level: 'log', text: 'x' } });"
-            .to_owned(),
-        "frame({ log: { executionId, level: 'log', text: 'x'.repeat(10000) } });".to_owned(),
-        format!("{call} call(1, 'Wait', {{ ms: 50 }}); call(1, 'Wait', {{ ms: 50 }});"),
-        format!("{call} for (let i = 0; i < 200; i += 1) call(i, 'NoSuchFunction', {{}});"),
-    ];
-    for lie in lies {
-        let execution = supervisor.execute(&format!("{lie} {stay}"));
-        assert_eq!(execution["status"], "worker_lost", "{lie}: {execution}");
-        assert_eq!(supervisor.execute_for("other", "return 7")["result"], 7);
-    }
-    let refused = supervisor.execute(&format!("{call} call(1, 'NoSuchFunction', {{}}); while (!received.length) await new Promise((go) => setTimeout(go, 1)); return received[0].throw.error.code"));
-    assert_eq!(
-        (&refused["result"], &refused["effects"][0]["state"]),
-        (&json!("api_not_provisioned"), &json!("refused"))
-    );
-}
-
-#[test]
-fn an_owned_guest_cannot_prepare_the_next_execution_s_result() {
-    let supervisor = Supervisor::with_owned_guests();
-    supervisor.provision();
-    let prepare = "setImmediate(() => setImmediate(() => frame({ completed: { executionId, value: 'forged' } }))); return 'first'";
-    assert_eq!(supervisor.result(prepare), "first");
-    let next = supervisor.execute("return 'second'");
-    assert_ne!(next["result"], "forged", "{next}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, Semaphore};
 
 use crate::config::limits;
 use crate::protocol::frame::{Connection, FrameError};
-use crate::worker::{self, Launch, LaunchError, Launcher, Process};
+use crate::worker::{self, ExitCause, Launch, LaunchError, Launcher, Process};
 
 /// Analyzers at the same time.
 const ANALYZERS_MAX: usize = 2;
@@ -46,6 +46,18 @@ struct Analyzer {
     connection: Connection<Answer, Request>,
 }
 
+impl Analyzer {
+    fn is_usable(&self) -> bool {
+        !self.process.has_ended() && self.connection.is_quiet()
+    }
+}
+
+/// What came of one question to one analyzer.
+enum Attempt {
+    Answered(Answer),
+    Killed,
+}
+
 impl Analysis {
     pub fn new(launcher: Launcher) -> Analysis {
         Analysis { launcher, permits: Arc::new(Semaphore::new(ANALYZERS_MAX)), idle: Arc::default() }
@@ -72,22 +84,38 @@ impl Analysis {
     async fn ask(&self, request: Request) -> Result<Answer, AnalysisError> {
         let turn = tokio::time::timeout(limits::ANALYSIS_TIME_MAX, self.permits.acquire());
         let Ok(Ok(_permit)) = turn.await else { return Err(AnalysisError::Busy) };
-        let idle = self.idle.lock().await.pop();
+        match self.attempt(&request).await? {
+            Attempt::Answered(answer) => Ok(answer),
+            // Killed from outside, which says nothing about the source.
+            Attempt::Killed => match self.attempt(&request).await? {
+                Attempt::Answered(answer) => Ok(answer),
+                Attempt::Killed => Err(AnalysisError::Busy),
+            },
+        }
+    }
+
+    async fn attempt(&self, request: &Request) -> Result<Attempt, AnalysisError> {
+        let idle = self.idle.lock().await.pop().filter(Analyzer::is_usable);
         let mut analyzer = match idle {
-            Some(analyzer) if !analyzer.process.has_ended() => analyzer,
-            _ => self.start().await?,
+            Some(analyzer) => analyzer,
+            None => self.start().await?,
         };
         let exchange = async {
-            analyzer.connection.send(&request).await?;
+            analyzer.connection.send(request).await?;
             analyzer.connection.receive().await
         };
         match tokio::time::timeout(limits::ANALYSIS_TIME_MAX, exchange).await {
             Ok(Ok(answer)) => {
                 self.idle.lock().await.push(analyzer);
-                Ok(answer)
+                Ok(Attempt::Answered(answer))
             }
             Ok(Err(FrameError::Closed)) => {
-                let exit = analyzer.process.kill().await;
+                let Some(exit) = worker::exit_of(&analyzer.process).await else {
+                    return Err(AnalysisError::TooComplex);
+                };
+                if exit.cause == ExitCause::Signal(nix::libc::SIGKILL) && !exit.out_of_memory {
+                    return Ok(Attempt::Killed);
+                }
                 tracing::info!(end = exit.describe(), "an analyzer gave up on a source");
                 Err(AnalysisError::TooComplex)
             }

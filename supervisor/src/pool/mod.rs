@@ -297,7 +297,9 @@ impl Pool {
         let binding = Binding { version: version.clone(), agent: (!shared_host).then(|| agent.clone()) };
         let backends = &environment.definition.backend_urls;
         let kept = self.state().hosts.take(&binding, |kept| kept.host.is_usable());
-        if let Some(KeptHost { host, .. }) = kept {
+        if let Some(KeptHost { mut host, .. }) = kept
+            && host.proves_idle()
+        {
             match host.rebind(agent, backends).await {
                 Ok(host) => return Ok(host),
                 // What an earlier agent left of the host is not this one's failure.

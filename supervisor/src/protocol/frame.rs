@@ -104,6 +104,7 @@ fn codec(bytes_max: usize) -> LengthDelimitedCodec {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
@@ -157,5 +158,86 @@ mod tests {
             error: super::super::ErrorDetails { message: "x".repeat(100), ..Default::default() },
         };
         assert!(matches!(connection.send(&message).await, Err(FrameError::TooLarge { .. })));
+    }
+
+    /// Everything that the decoder makes of bytes that come in pieces, until the connection is over.
+    fn decoded(pieces: &[Vec<u8>], bytes_max: usize) -> (Vec<String>, FrameError) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let mut connection = Connection::<FromGuest, ToGuest>::new(ours, bytes_max, 64);
+            let mut messages = Vec::new();
+            let send = async {
+                for piece in pieces {
+                    // It is over as soon as the decoder gives up.
+                    let _ = theirs.write_all(piece).await;
+                    tokio::task::yield_now().await;
+                }
+                drop(theirs);
+            };
+            let receive = async {
+                loop {
+                    match connection.receive().await {
+                        Ok(message) => messages.push(serde_json::to_string(&message).unwrap()),
+                        Err(error) => return error,
+                    }
+                }
+            };
+            let ((), error) = tokio::join!(send, receive);
+            (messages, error)
+        })
+    }
+
+    fn framed(message: &FromGuest) -> Vec<u8> {
+        let body = serde_json::to_vec(message).unwrap();
+        [&u32::try_from(body.len()).unwrap().to_be_bytes(), body.as_slice()].concat()
+    }
+
+    fn log(text: String) -> FromGuest {
+        FromGuest::Log {
+            execution_id: "e".to_owned(),
+            level: super::super::LogLevel::Log,
+            text,
+            truncated: false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_end_in_an_error_and_nothing_else(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8)) {
+            let (messages, _) = decoded(&pieces, 256);
+            prop_assert!(messages.len() <= pieces.concat().len() / 4);
+        }
+
+        #[test]
+        fn frames_arrive_whole_however_they_are_cut_and_garbage_ends_them(
+            texts in prop::collection::vec("[a-z]{0,20}", 1..6),
+            cut in 1_usize..40,
+            garbage in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let sent: Vec<FromGuest> = texts.into_iter().map(log).collect();
+            let bytes = [sent.iter().map(framed).collect::<Vec<_>>().concat(), garbage].concat();
+            let pieces: Vec<Vec<u8>> = bytes.chunks(cut).map(<[u8]>::to_vec).collect();
+            let (messages, _) = decoded(&pieces, 256);
+            let expected: Vec<String> = sent.iter().map(|message| serde_json::to_string(message).unwrap()).collect();
+            prop_assert_eq!(&messages[..expected.len()], &expected[..]);
+        }
+
+        #[test]
+        fn no_frame_over_the_limit_is_read(excess in 1_u32..1000) {
+            let head = (64 + excess).to_be_bytes().to_vec();
+            let (messages, error) = decoded(&[head, vec![b' '; 2000]], 64);
+            prop_assert!(messages.is_empty());
+            prop_assert!(matches!(error, FrameError::TooLarge { bytes_max: 64 }), "{}", error);
+        }
+
+        #[test]
+        fn a_message_with_any_byte_changed_is_read_or_refused_and_never_more(place in 0_usize..60, value in any::<u8>()) {
+            let mut bytes = framed(&log("text".to_owned()));
+            let place = place % bytes.len();
+            bytes[place] = value;
+            let (messages, _) = decoded(&[bytes], 256);
+            prop_assert!(messages.len() <= 1);
+        }
     }
 }

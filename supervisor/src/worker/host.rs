@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use futures_util::FutureExt as _;
 use jail::{Access, Grant, Kind};
 
 use super::launcher::{Launch, LaunchError, Launcher, Program, places};
@@ -128,6 +129,13 @@ impl LoadedHost {
 impl BoundHost {
     pub fn is_usable(&self) -> bool {
         self.link.is_usable()
+    }
+
+    /// Whether nothing but log entries came since its last answer: one that answered a call that nobody
+    /// made is not used again.
+    pub fn proves_idle(&mut self) -> bool {
+        // `receive` takes log entries out, so one look is enough.
+        self.link.receive().now_or_never().is_none()
     }
 
     pub async fn send(&mut self, message: &ToHost) -> Result<(), FrameError> {
