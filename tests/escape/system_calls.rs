@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Installation, RawPrograms, Supervisor};
 
+const SYSTEM_CALLS: &str = include_str!("../fixtures/system-calls.txt");
+
 /// What a refused call returns: permission, access, no such call, no such path, a read-only file
 /// system; and for the connection into another network namespace, that nobody listens.
 const REFUSALS: [i64; 6] = [
@@ -42,152 +44,24 @@ impl World {
         World { victim, folder, abstract_name, _listener: UnixListener::bind_addr(&address).unwrap() }
     }
 
-    /// Each probe with its name, its system call and its arguments.
+    /// Each probe with its name and its line for `raw.c`.
     fn probes(&self, data: &str) -> Vec<(&'static str, String)> {
-        let victim = self.victim.id();
-        let supervisor = std::process::id();
-        let path = |name: &str| format!("s:{}", self.folder.path().join(name).display());
-        let file = path("file");
-        let abstract_address: String =
-            self.abstract_name.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let abstract_bytes = 3 + self.abstract_name.len();
-        let calls: Vec<(&'static str, i64, String)> = vec![
-            // Sockets of every family, and what could be done with one.
-            ("socket inet stream", libc::SYS_socket, "2 1 0".into()),
-            ("socket inet datagram", libc::SYS_socket, "2 2 0".into()),
-            ("socket inet raw icmp", libc::SYS_socket, "2 3 1".into()),
-            ("socket inet mptcp", libc::SYS_socket, "2 1 262".into()),
-            ("socket inet6 stream", libc::SYS_socket, "10 1 0".into()),
-            ("socket inet6 datagram", libc::SYS_socket, "10 2 0".into()),
-            ("socket netlink", libc::SYS_socket, "16 3 0".into()),
-            ("socket packet", libc::SYS_socket, "17 3 0".into()),
-            ("socket unix datagram", libc::SYS_socket, "1 2 0".into()),
-            ("socketpair", libc::SYS_socketpair, "1 1 0 b:8".into()),
-            ("bind abstract", libc::SYS_bind, "k:1,1 x:010000636c6f69737465722d62696e64 16".into()),
-            (
-                "connect abstract",
-                libc::SYS_connect,
-                format!("k:1,1 x:010000{abstract_address} {abstract_bytes}"),
-            ),
-            // Other programs and processes.
-            ("execve", libc::SYS_execve, "s:/bin/true a:true b:8".into()),
-            ("execveat", libc::SYS_execveat, "-100 s:/bin/true a:true b:8 0".into()),
-            ("fork", libc::SYS_fork, String::new()),
-            ("clone as fork", libc::SYS_clone, format!("{} 0 0 0 0", libc::SIGCHLD)),
-            ("clone into a user namespace", libc::SYS_clone, format!("{} 0 0 0 0", 0x1000_0000 | libc::SIGCHLD)),
-            ("clone into a network namespace", libc::SYS_clone, format!("{} 0 0 0 0", 0x4000_0000 | libc::SIGCHLD)),
-            ("clone3", libc::SYS_clone3, "x:00000000000000000000000000000000000000000000000000000000000000001100000000000000000000000000000000000000000000000000000000000000 64".into()),
-            ("memfd_create", libc::SYS_memfd_create, "s:x 0".into()),
-            ("kill another", libc::SYS_kill, format!("{victim} 0")),
-            ("kill the supervisor's parent", libc::SYS_kill, format!("{supervisor} 0")),
-            ("tgkill another", libc::SYS_tgkill, format!("{victim} {victim} 0")),
-            ("tkill another", libc::SYS_tkill, format!("{victim} 0")),
-            ("pidfd_open", libc::SYS_pidfd_open, format!("{victim} 0")),
-            ("ptrace traceme", libc::SYS_ptrace, "0 0 0 0".into()),
-            ("ptrace seize", libc::SYS_ptrace, format!("0x4206 {victim} 0 0")),
-            ("process_vm_readv", libc::SYS_process_vm_readv, format!("{victim} b:16 1 b:16 1 0")),
-            ("process_vm_writev", libc::SYS_process_vm_writev, format!("{victim} b:16 1 b:16 1 0")),
-            ("kcmp", libc::SYS_kcmp, format!("{victim} {victim} 1 0 0")),
-            ("prlimit of another", libc::SYS_prlimit64, format!("{victim} 7 0 b:16")),
-            ("setrlimit", libc::SYS_setrlimit, "4 b:16".into()),
-            ("setpriority of another", libc::SYS_setpriority, format!("0 {victim} 5")),
-            ("sched_setaffinity of another", libc::SYS_sched_setaffinity, format!("{victim} 8 x:0300000000000000")),
-            ("sched_setscheduler of another", libc::SYS_sched_setscheduler, format!("{victim} 0 b:4")),
-            ("ioprio_set of another", libc::SYS_ioprio_set, format!("1 {victim} 0x6007")),
-            ("setpgid", libc::SYS_setpgid, "0 0".into()),
-            // Namespaces, mounts and roots.
-            ("unshare user", libc::SYS_unshare, "0x10000000".into()),
-            ("unshare network", libc::SYS_unshare, "0x40000000".into()),
-            ("unshare mount", libc::SYS_unshare, "0x20000".into()),
-            ("unshare pid", libc::SYS_unshare, "0x20000000".into()),
-            ("setns", libc::SYS_setns, "o:/proc/self/ns/uts 0".into()),
-            ("mount", libc::SYS_mount, "s:none s:/tmp s:tmpfs 0 0".into()),
-            ("chroot", libc::SYS_chroot, "s:/".into()),
-            ("open_tree", libc::SYS_open_tree, "-100 s:/ 1".into()),
-            ("fsopen", libc::SYS_fsopen, "s:tmpfs 0".into()),
-            ("fspick", libc::SYS_fspick, "-100 s:/ 0".into()),
-            // Identities and privileges.
-            ("setuid", libc::SYS_setuid, "0".into()),
-            ("setresuid", libc::SYS_setresuid, "0 0 0".into()),
-            ("setresgid", libc::SYS_setresgid, "0 0 0".into()),
-            ("setgroups", libc::SYS_setgroups, "0 0".into()),
-            ("prctl dumpable", libc::SYS_prctl, "4 1 0 0 0".into()),
-            ("prctl no death signal", libc::SYS_prctl, "1 0 0 0 0".into()),
-            ("prctl keep capabilities", libc::SYS_prctl, "8 0 0 0 0".into()),
-            ("prctl seccomp state", libc::SYS_prctl, "21 0 0 0 0".into()),
-            ("seccomp action", libc::SYS_seccomp, "2 0 b:4".into()),
-            ("landlock_create_ruleset", libc::SYS_landlock_create_ruleset, "0 0 1".into()),
-            ("personality", libc::SYS_personality, "0xffffffff".into()),
-            ("modify_ldt", libc::SYS_modify_ldt, "0 b:16 16".into()),
-            ("arch_prctl gs", libc::SYS_arch_prctl, "0x1004 b:8".into()),
-            // Interfaces with a history of holes.
-            ("keyctl", libc::SYS_keyctl, "0 -2 1".into()),
-            ("add_key", libc::SYS_add_key, "s:user s:x s:y 1 -2".into()),
-            ("bpf", libc::SYS_bpf, "0 x:020000000400000004000000010000000000000000000000000000000000000000000000000000000000000000000000 48".into()),
-            ("userfaultfd", libc::SYS_userfaultfd, "0".into()),
-            ("perf_event_open", libc::SYS_perf_event_open, format!("x:0100000070000000{} 0 -1 -1 0", "0".repeat(208))),
-            ("io_uring_setup", libc::SYS_io_uring_setup, "1 b:120".into()),
-            ("fanotify_init", libc::SYS_fanotify_init, "0 0".into()),
-            ("inotify_init1", libc::SYS_inotify_init1, "0".into()),
-            ("signalfd4", libc::SYS_signalfd4, "-1 b:8 8 0".into()),
-            ("timerfd_create", libc::SYS_timerfd_create, "1 0".into()),
-            ("timer_create", libc::SYS_timer_create, "1 0 b:8".into()),
-            ("msgget", libc::SYS_msgget, "0 0600".into()),
-            ("shmget", libc::SYS_shmget, "0 4096 0600".into()),
-            ("semget", libc::SYS_semget, "0 1 0600".into()),
-            ("mq_open", libc::SYS_mq_open, "s:cloister-probe 0102 0600 0".into()),
-            ("io_setup", libc::SYS_io_setup, "1 b:8".into()),
-            ("set_mempolicy", libc::SYS_set_mempolicy, "0 0 0".into()),
-            ("mlockall", libc::SYS_mlockall, "1".into()),
-            ("sethostname", libc::SYS_sethostname, "s:x 1".into()),
-            ("syslog", libc::SYS_syslog, "10 0 0".into()),
-            ("adjtimex", libc::SYS_adjtimex, "b:208".into()),
-            ("fcntl owner", libc::SYS_fcntl, format!("0 8 {victim}")),
-            ("fcntl signal", libc::SYS_fcntl, "0 10 9".into()),
-            ("dup2", libc::SYS_dup2, "1 60".into()),
-            ("close_range", libc::SYS_close_range, "100 200 0".into()),
-            // Files: reading, looking, changing and making.
-            ("open shadow", libc::SYS_openat, "-100 s:/etc/shadow 0".into()),
-            ("open by the old call", libc::SYS_open, "s:/etc/passwd 0".into()),
-            ("openat2", libc::SYS_openat2, "-100 s:/etc/passwd b:24 24".into()),
-            ("open the host's home", libc::SYS_openat, "-100 s:/root 0".into()),
-            ("open the environ of another", libc::SYS_openat, format!("-100 s:/proc/{victim}/environ 0")),
-            ("open the memory of another", libc::SYS_openat, format!("-100 s:/proc/{victim}/mem 0")),
-            ("open its own memory", libc::SYS_openat, "-100 s:/proc/self/mem 2".into()),
-            ("open the kernel's log", libc::SYS_openat, "-100 s:/dev/kmsg 0".into()),
-            ("open sysfs", libc::SYS_openat, "-100 s:/sys/kernel 0".into()),
-            ("open the database", libc::SYS_openat, format!("-100 s:{data}/cloister.db 0")),
-            ("open the builds", libc::SYS_openat, format!("-100 s:{data}/builds 0")),
-            ("open the folders of others", libc::SYS_openat, format!("-100 s:{data}/run 0")),
-            ("look at the admin socket", libc::SYS_statx, format!("-100 s:{data}/admin.sock 0 0x7ff b:256")),
-            ("look at shadow", libc::SYS_statx, "-100 s:/etc/shadow 0 0x7ff b:256".into()),
-            ("access root's home", libc::SYS_access, "s:/root 0".into()),
-            ("read a link of another", libc::SYS_readlink, format!("s:/proc/{victim}/exe b:256 256")),
-            ("create", libc::SYS_openat, format!("-100 {} 0102 0600", path("created"))),
-            ("open to write", libc::SYS_openat, format!("-100 {file} 1")),
-            ("create in tmp", libc::SYS_openat, "-100 s:/tmp/cloister-probe-file 0102 0600".into()),
-            ("create without a name", libc::SYS_openat, "-100 s:/tmp 020200002 0600".into()),
-            ("truncate", libc::SYS_truncate, format!("{file} 1")),
-            ("chmod", libc::SYS_chmod, format!("{file} 0600")),
-            ("chown", libc::SYS_chown, format!("{file} 0 0")),
-            ("utimensat", libc::SYS_utimensat, format!("-100 {file} 0 0")),
-            ("unlink", libc::SYS_unlink, path("removable")),
-            ("rename", libc::SYS_rename, format!("{} {}", path("renamed"), path("renamed-to"))),
-            ("link", libc::SYS_link, format!("{} {}", path("linked"), path("linked-to"))),
-            ("symlink", libc::SYS_symlink, format!("s:/etc/shadow {}", path("symlinked"))),
-            ("mkdir", libc::SYS_mkdir, format!("{} 0700", path("made"))),
-            ("mknod", libc::SYS_mknod, format!("{} 020600 0x103", path("node"))),
-            ("chdir", libc::SYS_chdir, "s:/".into()),
-            ("statfs", libc::SYS_statfs, "s:/ b:120".into()),
-            ("umask", libc::SYS_umask, "0".into()),
-            ("flock", libc::SYS_flock, "0 1".into()),
-            ("listxattr", libc::SYS_listxattr, "s:/ b:100 100".into()),
-            ("name_to_handle_at", libc::SYS_name_to_handle_at, "-100 s:/etc x:80000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 b:4 0".into()),
+        let places = [
+            ("{victim}", self.victim.id().to_string()),
+            ("{parent}", std::process::id().to_string()),
+            ("{data}", data.to_owned()),
+            ("{folder}", self.folder.path().display().to_string()),
+            ("{abstract}", self.abstract_name.bytes().map(|byte| format!("{byte:02x}")).collect()),
+            ("{abstract_bytes}", (3 + self.abstract_name.len()).to_string()),
         ];
-        let numbered = calls.into_iter().map(|(name, number, rest)| (name, format!("{number} {rest}")));
-        let others =
-            [("32-bit getpid", "int80 20".to_owned()), ("32-bit socket", "int80 359 2 1 0".to_owned())];
-        numbered.chain(others).collect()
+        let lines = SYSTEM_CALLS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        lines
+            .map(|line| {
+                let (name, call) = line.split_once(": ").unwrap();
+                let fill = |text: String, (place, value): &(&str, String)| text.replace(place, value);
+                (name, places.iter().fold(call.to_owned(), fill))
+            })
+            .collect()
     }
 }
 
@@ -265,15 +139,7 @@ fn of_execution(execution: &Value) -> Fate {
     }
 }
 
-const HOST_WITH_RAW_CALLS: &str = "async function Initialize(agentId, backends) {}
-async function Deinitialize() {}
-// @endowment
-async function Raw(params = {}) {
-  const addon = { exports: {} };
-  process.dlopen(addon, '/harness/src/raw.node');
-  return addon.exports(params.line);
-}
-";
+const HOST_WITH_RAW_CALLS: &str = include_str!("../fixtures/raw-host.js");
 
 #[test]
 fn every_forbidden_system_call_has_a_control_that_succeeds() {
