@@ -232,6 +232,32 @@ fn every_execution_is_recorded_before_its_answer() {
 }
 
 #[test]
+fn the_operator_bounds_the_dials_of_isolation() {
+    let mut supervisor = Supervisor::start();
+    let shared = json!({ "isolation": { "guest": "environment", "host": "environment" } });
+    supervisor.provision_with(shared.clone());
+    let held = |supervisor: &Supervisor| supervisor.execute("return 1")["isolation"].clone();
+    assert_eq!(held(&supervisor), shared["isolation"], "the control");
+    supervisor.signal(nix::sys::signal::Signal::SIGTERM);
+    supervisor.wait();
+    supervisor.configure("[isolation]\nguest = 'agent'\nhost = 'agent'\n");
+    supervisor.start_again();
+    assert_eq!(held(&supervisor), json!({ "guest": "agent", "host": "agent" }));
+    for (dial, value) in [("guest", "environment"), ("host", "environment")] {
+        let definition = json!({ "environmentName": "weak", "backendUrls": {}, "packageJson": {}, "codeImplementation": crate::support::IMPLEMENTATION, "isolation": { dial: value } });
+        let answer = supervisor.post("/api/environments", &definition);
+        let error = &answer.body["errors"][0];
+        assert_eq!(
+            (answer.status, &error["pointer"]),
+            (400, &json!(format!("/isolation/{dial}"))),
+            "{answer:?}"
+        );
+        assert!(error["detail"].as_str().unwrap().contains("the operator allows agent"), "{error}");
+    }
+    supervisor.provision_with(json!({ "environmentName": "fresh", "isolation": { "guest": "execution" } }));
+}
+
+#[test]
 fn the_dials_of_isolation_decide_which_process_serves_whom() {
     let supervisor = Supervisor::start();
     supervisor.provision_with(json!({ "environmentName": "fresh", "isolation": { "guest": "execution" } }));

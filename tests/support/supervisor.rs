@@ -32,6 +32,8 @@ pub struct Supervisor {
     variables: Vec<(String, String)>,
     /// What `/etc/hosts` is for it.
     hosts: Option<tempfile::NamedTempFile>,
+    /// Who it runs as, if not as root.
+    user: Option<u32>,
 }
 
 impl Supervisor {
@@ -63,6 +65,21 @@ impl Supervisor {
         supervisor.hosts = Some(file);
         supervisor.start_again();
         supervisor
+    }
+
+    /// One that is not started yet, and will run as an ordinary user.
+    pub fn of_user(user: u32, settings: &str) -> Supervisor {
+        let mut supervisor = Supervisor::prepare(settings);
+        supervisor.installation = Some(Installation::complete_copy());
+        supervisor.user = Some(user);
+        std::os::unix::fs::chown(supervisor.data(), Some(user), Some(user)).unwrap();
+        std::os::unix::fs::chown(supervisor.settings.path(), Some(user), Some(user)).unwrap();
+        supervisor
+    }
+
+    /// Writes another settings file for the next start.
+    pub fn configure(&self, text: &str) {
+        std::fs::write(self.settings.path(), text).unwrap();
     }
 
     /// Starts an installation whose guests do whatever their program says, with all of Node and
@@ -100,6 +117,7 @@ impl Supervisor {
             installation: None,
             variables: Vec::new(),
             hosts: None,
+            user: None,
         }
     }
 
@@ -123,20 +141,33 @@ impl Supervisor {
 
     /// `supervisor` with this data directory and settings, and the arguments.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let Some(hosts) = &self.hosts else {
-            return self.configured(Command::new(self.program()), arguments);
-        };
-        // Each step becomes the next one, so the process keeps its number.
+        self.configured(self.starter(), arguments)
+    }
+
+    /// The program, in the surroundings that this one has. Each step becomes the next one, so the process
+    /// keeps its number.
+    fn starter(&self) -> Command {
+        if let Some(user) = self.user {
+            let mut command = Command::new("setpriv");
+            command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]);
+            command.arg(self.program()).env("HOME", self.data.path());
+            return command;
+        }
+        let Some(hosts) = &self.hosts else { return Command::new(self.program()) };
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c"]);
         command.arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"").arg(hosts.path()).arg(self.program());
-        self.configured(command, arguments)
+        command
     }
 
     /// Runs a command to its end, or ends it (with code 124) when it takes too long.
     pub fn run(&self, arguments: &[&str]) -> Output {
+        let starter = self.starter();
         let mut command = Command::new("timeout");
-        command.arg(format!("{}", 3 * PATIENCE.as_secs())).arg(self.program());
+        command
+            .arg(format!("{}", 3 * PATIENCE.as_secs()))
+            .arg(starter.get_program())
+            .args(starter.get_args());
         self.configured(command, arguments).stdin(Stdio::null()).output().unwrap()
     }
 
@@ -242,8 +273,18 @@ impl Supervisor {
         let path = self.data().join("cloister.db");
         let connection =
             rusqlite::Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-        let names =
-            ["id", "agent", "environment", "build", "code", "code_sha256", "status", "effects", "egress"];
+        let names = [
+            "id",
+            "agent",
+            "environment",
+            "build",
+            "code",
+            "code_sha256",
+            "status",
+            "effects",
+            "egress",
+            "missing_layers",
+        ];
         let mut statement =
             connection.prepare(&format!("SELECT {} FROM executions", names.join(", "))).unwrap();
         let row = |row: &rusqlite::Row<'_>| {

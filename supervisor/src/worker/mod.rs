@@ -20,6 +20,7 @@ mod layers;
 mod libraries;
 mod node;
 mod ownership;
+mod proc;
 mod process;
 mod spawner;
 mod tree;

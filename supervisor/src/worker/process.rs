@@ -16,6 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::cgroup::{Group, GroupUsage};
 use super::identity::Leased;
+use super::proc;
 use super::tree::TemporaryFolder;
 use crate::config::limits;
 use crate::runtime::Tasks;
@@ -64,6 +65,7 @@ impl Exit {
 #[derive(Debug)]
 pub struct Process {
     name: String,
+    pid: Option<u32>,
     group: Option<Arc<Group>>,
     exit: watch::Receiver<Option<Arc<Exit>>>,
     kill: DropGuard,
@@ -93,6 +95,7 @@ impl Process {
         let group = belongings.group.clone();
         let killed = kill.clone();
         let label = name.clone();
+        let pid = child.id();
         tasks.spawn(async move {
             let exit = run(child, &belongings, killed).await;
             tracing::debug!(process = label, cause = ?exit.cause, "a jailed process has ended");
@@ -103,18 +106,20 @@ impl Process {
                 tracing::error!("cleaning up after a jailed process panicked");
             }
         });
-        Process { name, group, exit, kill: kill.drop_guard() }
+        Process { name, pid, group, exit, kill: kill.drop_guard() }
     }
 
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What the process used so far; zeros without a control group.
+    /// What the process used so far: as its control group counts, or by what `/proc` says of it.
     pub fn usage(&self) -> GroupUsage {
-        match self.exit.borrow().as_ref() {
-            Some(exit) => exit.usage,
-            None => self.group.as_ref().map(|group| group.usage()).unwrap_or_default(),
+        match (self.exit.borrow().as_ref(), &self.group, self.pid) {
+            (Some(exit), _, _) => exit.usage,
+            (None, Some(group), _) => group.usage(),
+            (None, None, Some(pid)) => proc::usage_of(pid).unwrap_or_default(),
+            (None, None, None) => GroupUsage::default(),
         }
     }
 
