@@ -241,7 +241,8 @@ impl Daemon {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
-                    self.pool.sweep();
+                    let environments = self.provisioner.catalogue.list();
+                    self.pool.sweep(environments.iter().map(|environment| environment.policy.clone()));
                     self.provisioner.collect_builds().await;
                 }
                 () = self.tasks.shutting_down() => return,

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Supervisor, node};
+use crate::support::{Backend, Supervisor, node, wait_for};
 
 /// Backends of every protocol, with a certificate of their own for `localhost`.
 struct Backends {
@@ -159,6 +159,38 @@ fn every_connection_is_in_the_ledger_and_in_the_record() {
     assert_eq!(serde_json::from_str::<Value>(record["egress"].as_str().unwrap()).unwrap(), *events);
     assert_eq!(supervisor.result("return 1"), 1);
     assert_eq!(supervisor.execute("return await Echo(1)")["egress"], json!([]));
+}
+
+#[test]
+fn what_a_host_does_after_an_execution_is_recorded_too() {
+    let backend = Backend::start();
+    let supervisor = Supervisor::start();
+    supervisor.provision_with(json!({ "backendUrls": { "backend": backend.url() } }));
+    let execution = supervisor.execute("Later({ ms: 200, path: '/late' }); return 'not waited'");
+    assert_eq!((&execution["result"], &execution["egress"]), (&json!("not waited"), &json!([])));
+    let late = wait_for("the late connection to be recorded", || {
+        supervisor.egress_after().into_iter().find(|(id, _)| execution["id"] == id.as_str())
+    });
+    assert_eq!(
+        (&late.1[0]["backend"], &late.1[0]["state"]),
+        (&json!(backend.address()), &json!("connected"))
+    );
+}
+
+#[test]
+fn a_flood_of_reports_hides_no_connection() {
+    let backend = Backend::start();
+    let supervisor = Supervisor::start();
+    supervisor.provision_with(json!({ "backendUrls": { "backend": backend.url() } }));
+    let code = "for (let port = 1; port < 80; port += 1) { try { await Connect({ target: `nowhere.example:${port}` }) } catch {} if (port === 49) break }
+        return await Fetch({ path: '/seen' })";
+    let execution = supervisor.execute(code);
+    assert_eq!(execution["result"], json!({ "path": "/seen" }), "{execution}");
+    let connected =
+        execution["egress"].as_array().unwrap().iter().find(|event| event["state"] == "connected");
+    assert_eq!(connected.unwrap()["backend"], backend.address(), "{execution}");
+    let refused = execution["egress"].as_array().unwrap().iter().filter(|event| event["state"] == "refused");
+    assert_eq!(refused.map(|event| event["connections"].as_u64().unwrap()).sum::<u64>(), 49);
 }
 
 #[test]

@@ -118,7 +118,10 @@ fn processor_time_is_bounded_apart_from_the_clock() {
     supervisor.provision_with(json!({ "limits": { "cpuMs": 300 } }));
     let waiting = "await new Promise((go) => setTimeout(go, 600)); return 'waited'";
     assert_eq!(supervisor.result(waiting), "waited", "the control: waiting is not computing");
-    for code in ["for (;;) {}", "for (;;) { await null }"] {
+    // The last one keeps the supervisor busy with frames that the guest does not read.
+    let flooded =
+        "for (let i = 0; i < 10; i += 1) Large({ bytes: 1000000 }); await Wait({ ms: 1 }); for (;;) {}";
+    for code in ["for (;;) {}", "for (;;) { await null }", flooded] {
         let execution = supervisor.execute(code);
         assert_eq!(
             (&execution["status"], &execution["errorDetails"]["code"]),

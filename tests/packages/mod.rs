@@ -156,7 +156,8 @@ async function Made(params = {}) { return fs.existsSync('node_modules/harmless/m
 #[test]
 fn install_scripts_run_for_listed_packages_only_and_what_they_try_refuses_the_package_by_name() {
     let registry = Registry::start();
-    let supervisor = Supervisor::with_variables(&[("npm_config_registry", &registry.url)]);
+    let secret = ("npm_config__auth", "c2VjcmV0OnRva2Vu");
+    let supervisor = Supervisor::with_variables(&[("npm_config_registry", &registry.url), secret]);
     let provision = |name: &str, package: &str, listed: &[&str]| {
         let packages = json!({ "dependencies": { package: "1.0.0" } });
         let body = json!({ "environmentName": name, "backendUrls": {}, "packageJson": packages, "codeImplementation": USES_NOTHING, "installScripts": listed });
@@ -178,6 +179,8 @@ fn install_scripts_run_for_listed_packages_only_and_what_they_try_refuses_the_pa
         ("writing", "ENOENT"),
         ("spawning", "EPERM"),
         ("shell", "only `node FILE`"),
+        ("stealing", "nothing to steal"),
+        ("calling", "127.0.0.1"),
     ];
     for (package, reason) in attempts {
         assert_eq!(provision(&format!("without-{package}"), package, &[]).status, 201, "it runs no script");
@@ -191,6 +194,11 @@ fn install_scripts_run_for_listed_packages_only_and_what_they_try_refuses_the_pa
         assert_eq!(supervisor.get(&format!("/api/environments/{package}")).status, 404);
     }
     assert!(!Path::new("/tmp/cloister-written-by-a-package").exists());
+    // An alias takes the place of the package that is listed, and is another one.
+    let packages = json!({ "dependencies": { "harmless": "npm:reading@1.0.0" } });
+    let body = json!({ "environmentName": "alias", "backendUrls": {}, "packageJson": packages, "codeImplementation": USES_NOTHING, "installScripts": ["harmless"] });
+    let alias = supervisor.post("/api/environments", &body);
+    assert!(alias.body["detail"].as_str().unwrap().contains("names harmless"), "{alias:?}");
     let unknown = provision("unknown", "harmless", &["other"]);
     assert!(unknown.body["detail"].as_str().unwrap().contains("names other"), "{unknown:?}");
 }

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -34,6 +35,7 @@ pub struct Supervisor {
     hosts: Option<tempfile::NamedTempFile>,
     /// Who it runs as, if not as root.
     user: Option<u32>,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Supervisor {
@@ -118,6 +120,7 @@ impl Supervisor {
             variables: Vec::new(),
             hosts: None,
             user: None,
+            log: Arc::default(),
         }
     }
 
@@ -134,8 +137,13 @@ impl Supervisor {
             panic!("the supervisor did not start: {line}{text}");
         };
         address.clone_into(&mut self.address);
-        // Nobody reads it; the pipe must not fill.
-        std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
+        let log = Arc::clone(&self.log);
+        // Read to its end, because the pipe must not fill.
+        std::thread::spawn(move || {
+            for line in BufReader::new(errors).lines().map_while(Result::ok) {
+                log.lock().unwrap().push(line);
+            }
+        });
         self.child = Some(child);
     }
 
@@ -187,6 +195,11 @@ impl Supervisor {
             .arg(self.settings.path());
         command.envs(self.variables.iter().cloned());
         command
+    }
+
+    /// The lines that it has logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
     }
 
     pub fn pid(&self) -> i32 {
@@ -294,6 +307,19 @@ impl Supervisor {
         };
         let rows = statement.query_map([], row).unwrap();
         rows.map(|row| Value::Object(row.unwrap())).collect()
+    }
+
+    /// What hosts did after their executions: the execution's id, and the events.
+    pub fn egress_after(&self) -> Vec<(String, Value)> {
+        let path = self.data().join("cloister.db");
+        let connection =
+            rusqlite::Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        let mut statement = connection.prepare("SELECT execution, events FROM egress_after").unwrap();
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, String>(1)?));
+        let rows = statement.query_map([], row).unwrap();
+        rows.map(|row| row.unwrap())
+            .map(|(id, events)| (id, serde_json::from_str(&events).unwrap()))
+            .collect()
     }
 
     /// The result of code that must complete.

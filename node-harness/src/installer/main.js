@@ -2,7 +2,7 @@
 /**
  * Runs one install script of one package, in this process: the installer's jail starts no others.
  *
- *     node main.js <folder of the package> <preinstall | install | postinstall>
+ *     node main.js <folder of the package> <its name> <preinstall | install | postinstall>
  *
  * A script must be `node FILE ARGUMENT…`. What a shell or another program would do is refused by name.
  */
@@ -10,9 +10,14 @@ import { readFileSync } from 'node:fs';
 import module from 'node:module';
 import path from 'node:path';
 
-const [, , folder, event] = process.argv;
+const [, , folder, expected, event] = process.argv;
 const { name, version, scripts = {} } = JSON.parse(readFileSync(path.join(folder, 'package.json'), 'utf8'));
 const command = scripts[event];
+
+if (name !== expected) {
+  console.error(`the package in its place is ${name}`);
+  process.exit(1);
+}
 
 if (command !== undefined) {
   const found = /^node\s+([^\s"'`|&;<>$-][^\s"'`|&;<>$]*)((?:\s+[^\s"'`|&;<>$]+)*)$/.exec(command);

@@ -131,7 +131,7 @@ mod tests {
         let running = admission.admit(enter(&admission, Priority::Normal).unwrap()).await.unwrap();
         let mut low = Box::pin(admission.admit(enter(&admission, Priority::Low).unwrap()));
         assert!(futures_util::poll!(&mut low).is_pending());
-        let high = enter(&admission, Priority::High).unwrap();
+        let high = admission.enter(&agent("b"), Priority::High).unwrap();
         assert!(matches!(futures_util::poll!(&mut low), std::task::Poll::Ready(Err(_))));
         let mut high = Box::pin(admission.admit(high));
         assert!(futures_util::poll!(&mut high).is_pending());

@@ -8,8 +8,9 @@
 //! A higher priority goes first. Within a priority the turn goes to whoever has the fewest running,
 //! then to whoever came first. Every `OLDEST_EACH`-th turn goes to the one that came first of all, so
 //! that a stream of high priority delays the low one and does not starve it.
-//! When all places are taken, a newcomer takes the place of one that waits and is worth less: of a
-//! lower priority, or of somebody who holds at least two places more.
+//! Nobody holds more than half of the places (or one that waits beside all that may run). When all are taken, a newcomer takes the place of one that
+//! waits: of somebody who holds at least two places more, or of a lower priority and of nobody who holds
+//! fewer. So no priority keeps a modest caller out.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -70,6 +71,9 @@ impl<K: Clone + Eq + Hash> Turns<K> {
 
     /// A place, or nothing when all are taken by those who are worth as much.
     pub fn enter(&mut self, owner: K, priority: Priority) -> Option<Entered> {
+        if self.held_by(&owner) >= self.places_max.div_ceil(2).max(self.running_max + 1) {
+            return None;
+        }
         let evicted = match self.places.len() < self.places_max {
             true => None,
             false => Some(self.worth_less(&owner, priority)?),
@@ -114,19 +118,19 @@ impl<K: Clone + Eq + Hash> Turns<K> {
         self.places.remove(&id);
     }
 
-    /// The waiting place that is worth least, if the newcomer is worth more.
+    /// The waiting place that gives way to the newcomer, if there is one.
     fn worth_less(&self, owner: &K, priority: Priority) -> Option<u64> {
-        let mut held: HashMap<&K, usize> = HashMap::new();
-        for place in self.places.values() {
-            *held.entry(&place.owner).or_default() += 1;
-        }
-        let held_by = |owner: &K| held.get(owner).copied().unwrap_or(0);
+        let own = self.held_by(owner);
         let waiting = self.places.iter().filter(|(_, place)| place.stage == Stage::Waiting);
-        let (worst_priority, worst_held, id) =
-            waiting.map(|(id, place)| (place.priority, held_by(&place.owner), *id)).max()?;
-        let gives_way =
-            worst_priority > priority || (worst_priority == priority && worst_held >= held_by(owner) + 2);
-        gives_way.then_some(id)
+        let ranked = waiting.map(|(id, place)| (self.held_by(&place.owner), place.priority, *id));
+        let gives_way = |(held, given, _): &(usize, Priority, u64)| {
+            *held >= own + 2 || (*given > priority && *held >= own)
+        };
+        ranked.filter(gives_way).max().map(|(_, _, id)| id)
+    }
+
+    fn held_by(&self, owner: &K) -> usize {
+        self.places.values().filter(|place| place.owner == *owner).count()
     }
 
     fn count(&self, stage: Stage) -> usize {
@@ -183,17 +187,19 @@ mod tests {
 
     #[test]
     fn a_full_house_makes_room_for_what_is_worth_more_only() {
-        let mut turns = Turns::new(1, 2);
+        let mut turns = Turns::new(1, 5);
         let first = waiting(&mut turns, 'a', Priority::Normal);
         assert_eq!(turns.next(), Some(first));
         let second = waiting(&mut turns, 'a', Priority::Normal);
         let third = waiting(&mut turns, 'a', Priority::Normal);
-        assert!(turns.enter('a', Priority::Normal).is_none());
-        assert!(turns.enter('b', Priority::Low).is_none());
-        let fair = turns.enter('b', Priority::Normal).unwrap();
-        assert_eq!(fair.evicted, Some(third));
-        assert_eq!(turns.enter('a', Priority::High).unwrap().evicted, Some(second));
-        assert!(turns.enter('c', Priority::High).is_none(), "what runs or prepares is not evicted");
+        assert!(turns.enter('a', Priority::High).is_none(), "nobody holds more than half");
+        let low = waiting(&mut turns, 'b', Priority::Low);
+        waiting(&mut turns, 'b', Priority::High);
+        waiting(&mut turns, 'c', Priority::High);
+        assert_eq!(turns.enter('d', Priority::Low).unwrap().evicted, Some(third), "of who holds most");
+        assert_eq!(turns.enter('c', Priority::Normal).unwrap().evicted, Some(low), "of a lower priority");
+        assert!(turns.enter('c', Priority::Low).is_none());
+        assert_eq!(turns.enter('e', Priority::Low).unwrap().evicted, Some(second));
     }
 
     proptest! {
@@ -236,6 +242,22 @@ mod tests {
                 turns.leave(id.unwrap());
             }
             prop_assert_eq!(turns.next(), None);
+        }
+
+        #[test]
+        fn who_holds_nothing_gets_in_where_somebody_waits_twice(
+            owners in prop::collection::vec((0_u8..3, 0_u8..3), 0..40),
+            newcomer in 0_u8..3,
+        ) {
+            let priorities = [Priority::High, Priority::Normal, Priority::Low];
+            let mut turns = Turns::new(1, 7);
+            for (owner, priority) in owners {
+                if let Some(Entered { id, .. }) = turns.enter(owner, priorities[usize::from(priority)]) {
+                    turns.wait(id);
+                }
+            }
+            let modest = turns.enter(9, priorities[usize::from(newcomer)]);
+            prop_assert!(modest.is_some(), "three callers have eight places, so one waits more than once");
         }
     }
 }

@@ -1,7 +1,10 @@
 //! The record of every execution: begun before its program can have an effect, complete before the
 //! reply is sent.
 
-use crate::store::{ExecutionEndRow, ExecutionStartRow, Pending, Store, StoreError, Write};
+use crate::clock::now_ms;
+use crate::egress::EgressEvent;
+use crate::ids::ExecutionId;
+use crate::store::{EgressAfterRow, ExecutionEndRow, ExecutionStartRow, Pending, Store, StoreError, Write};
 
 /// Writes records.
 #[derive(Clone)]
@@ -34,6 +37,21 @@ impl Audit {
     pub async fn commit(&self, row: ExecutionEndRow) -> Result<Committed, StoreError> {
         self.store.commit(Write::ExecutionEnd(Box::new(row))).await?;
         Ok(Committed(()))
+    }
+}
+
+impl Audit {
+    /// Records what the host of an execution did when that had ended. Nobody waits for it, so a failure
+    /// is the log's.
+    pub async fn egress_after(&self, execution: ExecutionId, events: Vec<EgressEvent>) {
+        let row = EgressAfterRow {
+            execution: execution.to_string(),
+            events: serde_json::to_string(&events).unwrap_or_default(),
+            at: now_ms(),
+        };
+        if let Err(error) = self.store.commit(Write::EgressAfter(Box::new(row))).await {
+            tracing::error!(%execution, ?events, %error, "connections after an execution could not be recorded");
+        }
     }
 }
 

@@ -69,6 +69,8 @@ pub const ANALYSIS_TIME_MAX: Duration = Duration::from_secs(10);
 /// A whole installation of packages.
 pub const INSTALL_TIME_MAX: Duration = Duration::from_secs(300);
 pub const INSTALL_CONCURRENT_MAX: usize = 2;
+/// Provisionings that are worked on or wait; each may hold a lockfile in memory.
+pub const PROVISIONS_MAX: usize = 16;
 /// What an installation may write: the largest trees of packages are a tenth of it.
 pub const BUILD_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 pub const BUILD_ENTRIES_MAX: u64 = 300_000;
@@ -107,6 +109,10 @@ pub const OPEN_FILES_MIN: u64 = 16 * 1024;
 /// Connections of one host to its backends at the same time.
 pub const EGRESS_CONNECTIONS_MAX: usize = 64;
 pub const EGRESS_CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// Lookups of names for one host at the same time; each holds a thread.
+pub const EGRESS_LOOKUPS_MAX: usize = 2;
+/// Reports of refused addresses at the same time.
+pub const EGRESS_REPORTS_MAX: usize = 8;
 /// The report of an address that was refused inside a jail: a host name and a port.
 pub const EGRESS_REPORT_BYTES_MAX: u64 = 300;
 pub const EGRESS_REPORT_TIME_MAX: Duration = Duration::from_secs(1);

@@ -2,12 +2,14 @@
 //!
 //! Pure. A process serves one execution at a time, so whoever takes the events knows whose they are.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
-/// Distinct events of one execution; what goes beyond is counted together.
-const EVENTS_MAX: usize = 64;
+/// Distinct connections that were not made; what goes beyond is counted together.
+const NOT_MADE_MAX: usize = 32;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EgressState {
     Connected,
@@ -36,30 +38,47 @@ pub struct EgressEvent {
 
 #[derive(Debug, Default)]
 pub struct Activity {
-    events: Vec<EgressEvent>,
+    /// One for each target, whose names do not come from the process.
+    connected: BTreeMap<String, EgressEvent>,
+    not_made: Vec<EgressEvent>,
+    /// What goes beyond `NOT_MADE_MAX`, by state.
+    others: BTreeMap<EgressState, EgressEvent>,
     last_failure: Option<String>,
 }
 
 impl Activity {
     pub fn connected(&mut self, backend: &str) {
-        let event = self.event(backend, EgressState::Connected, None);
+        let event = self.target(backend);
         event.connections = event.connections.saturating_add(1);
     }
 
     pub fn received(&mut self, backend: &str, bytes: usize) {
-        let event = self.event(backend, EgressState::Connected, None);
+        let event = self.target(backend);
         event.bytes_in = event.bytes_in.saturating_add(bytes as u64);
     }
 
     pub fn sent(&mut self, backend: &str, bytes: usize) {
-        let event = self.event(backend, EgressState::Connected, None);
+        let event = self.target(backend);
         event.bytes_out = event.bytes_out.saturating_add(bytes as u64);
     }
 
     /// A connection that was not made.
     pub fn not_made(&mut self, backend: &str, state: EgressState, reason: &str) {
         self.last_failure = Some(format!("{backend}: {reason}"));
-        let event = self.event(backend, state, Some(reason));
+        let same = |event: &EgressEvent| {
+            event.backend == backend && event.state == state && event.reason.as_deref() == Some(reason)
+        };
+        let event = match self.not_made.iter().position(same) {
+            Some(place) => &mut self.not_made[place],
+            None if self.not_made.len() < NOT_MADE_MAX => {
+                self.not_made.push(EgressEvent::new(backend, state, Some(reason)));
+                let last = self.not_made.len() - 1;
+                &mut self.not_made[last]
+            }
+            None => self.others.entry(state).or_insert_with(|| {
+                EgressEvent::new("others", state, Some("more addresses than are told one by one"))
+            }),
+        };
         event.connections = event.connections.saturating_add(1);
     }
 
@@ -69,34 +88,26 @@ impl Activity {
 
     /// Everything since the last time.
     pub fn take(&mut self) -> Vec<EgressEvent> {
-        self.last_failure = None;
-        std::mem::take(&mut self.events)
+        let Activity { connected, not_made, others, last_failure: _ } = std::mem::take(self);
+        connected.into_values().chain(not_made).chain(others.into_values()).collect()
     }
 
-    fn event(&mut self, backend: &str, state: EgressState, reason: Option<&str>) -> &mut EgressEvent {
-        let same = |event: &EgressEvent| {
-            event.backend == backend && event.state == state && event.reason.as_deref() == reason
-        };
-        let place = match self.events.iter().position(same) {
-            Some(place) => place,
-            None if self.events.len() < EVENTS_MAX => {
-                self.events.push(EgressEvent {
-                    backend: backend.to_owned(),
-                    state,
-                    connections: 0,
-                    bytes_in: 0,
-                    bytes_out: 0,
-                    reason: reason.map(str::to_owned),
-                });
-                self.events.len() - 1
-            }
-            None => {
-                let last = &mut self.events[EVENTS_MAX - 1];
-                "others".clone_into(&mut last.backend);
-                EVENTS_MAX - 1
-            }
-        };
-        &mut self.events[place]
+    fn target(&mut self, backend: &str) -> &mut EgressEvent {
+        let new = || EgressEvent::new(backend, EgressState::Connected, None);
+        self.connected.entry(backend.to_owned()).or_insert_with(new)
+    }
+}
+
+impl EgressEvent {
+    fn new(backend: &str, state: EgressState, reason: Option<&str>) -> EgressEvent {
+        EgressEvent {
+            backend: backend.to_owned(),
+            state,
+            connections: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            reason: reason.map(str::to_owned),
+        }
     }
 }
 
@@ -122,13 +133,19 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_addresses_is_counted_together() {
+    fn a_flood_of_addresses_is_counted_together_and_hides_no_target() {
         let mut activity = Activity::default();
         for number in 0..1000 {
             activity.not_made(&format!("a:{number}"), EgressState::Refused, "not a backend");
         }
+        activity.connected("target:1");
+        activity.not_made("target:2", EgressState::Failed, "refused");
         let events = activity.take();
-        assert_eq!((events.len(), events[EVENTS_MAX - 1].backend.as_str()), (EVENTS_MAX, "others"));
-        assert_eq!(events.iter().map(|event| event.connections).sum::<u32>(), 1000);
+        assert_eq!((events[0].backend.as_str(), events[0].state), ("target:1", EgressState::Connected));
+        let others: Vec<_> =
+            events.iter().filter(|event| event.backend == "others").map(|event| event.state).collect();
+        assert_eq!(others, [EgressState::Refused, EgressState::Failed]);
+        assert_eq!(events.iter().map(|event| event.connections).sum::<u32>(), 1002);
+        assert_eq!(events.len(), NOT_MADE_MAX + 3);
     }
 }

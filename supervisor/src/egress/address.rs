@@ -148,18 +148,21 @@ fn is_special(address: IpAddr) -> bool {
         }
         IpAddr::V6(v6) => {
             let site_local = v6.segments()[0] & 0xffc0 == 0xfec0;
+            // Teredo's 2001::/32 and the local NAT64's 64:ff9b:1::/48 lead to IPv4 addresses that are not told.
+            let tunnelled = matches!(v6.segments(), [0x2001, 0, ..] | [0x64, 0xff9b, 1, ..]);
             v6.is_loopback()
                 || v6.is_unicast_link_local()
                 || v6.is_unspecified()
                 || v6.is_multicast()
                 || site_local
+                || tunnelled
         }
     };
     by_kind || METADATA.contains(&address)
 }
 
-/// The IPv4 address that an IPv6 address stands for (mapped, compatible, NAT64's 64:ff9b::/96, or
-/// 6to4's 2002::/16), or itself.
+/// The IPv4 address that an IPv6 address stands for (mapped, translated, compatible, NAT64's
+/// 64:ff9b::/96, or 6to4's 2002::/16), or itself.
 fn embedded(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let v4 = |high: u16, low: u16| {
@@ -168,9 +171,9 @@ fn embedded(address: IpAddr) -> IpAddr {
     };
     match v6.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => address,
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] | [0, 0, 0, 0, 0, 0, high, low] => {
-            v4(high, low)
-        }
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..]
+        | [0, 0, 0, 0, 0 | 0xffff, 0, high, low] => v4(high, low),
         _ => address.to_canonical(),
     }
 }
@@ -227,6 +230,9 @@ mod tests {
             "fd00:ec2::254",
             "64:ff9b::a9fe:a9fe",
             "2002:7f00:1::",
+            "2001::1",
+            "64:ff9b:1::7f00:1",
+            "::ffff:0:127.0.0.1",
             "168.63.129.16",
             "192.0.0.192",
             "224.0.0.1",

@@ -13,6 +13,7 @@ mod address;
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -74,6 +75,8 @@ impl Egress {
         let close = CancellationToken::new();
         let activity = SharedActivity::default();
         let connections = Arc::new(Semaphore::new(limits::EGRESS_CONNECTIONS_MAX));
+        let reports = Arc::new(Semaphore::new(limits::EGRESS_REPORTS_MAX));
+        let lookups = Arc::new(Semaphore::new(limits::EGRESS_LOOKUPS_MAX));
         let purposes = targets.into_iter().map(Purpose::Forward).chain([Purpose::Report]);
         for purpose in purposes {
             let name = purpose.file_name();
@@ -84,9 +87,14 @@ impl Egress {
             std::fs::rename(&short, folder.join(&name)).map_err(io)?;
             let door = Door {
                 name: name.into(),
-                purpose: Arc::new(purpose),
                 allowed: Arc::clone(allowed),
-                connections: Arc::clone(&connections),
+                connections: Arc::clone(if matches!(purpose, Purpose::Report) {
+                    &reports
+                } else {
+                    &connections
+                }),
+                lookups: Arc::clone(&lookups),
+                purpose: Arc::new(purpose),
                 activity: Arc::clone(&activity),
                 close: close.clone(),
             };
@@ -150,6 +158,7 @@ struct Door {
     purpose: Arc<Purpose>,
     allowed: Arc<[IpNet]>,
     connections: Arc<Semaphore>,
+    lookups: Arc<Semaphore>,
     activity: SharedActivity,
     close: CancellationToken,
 }
@@ -170,8 +179,10 @@ impl Door {
                 }
             };
             let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else {
-                let reason = format!("more than {} connections at once", limits::EGRESS_CONNECTIONS_MAX);
-                self.not_made(&self.name, EgressState::Refused, &reason);
+                if matches!(*self.purpose, Purpose::Forward(_)) {
+                    let reason = format!("more than {} connections at once", limits::EGRESS_CONNECTIONS_MAX);
+                    self.not_made(&self.name, EgressState::Refused, &reason);
+                }
                 continue;
             };
             let door = self.clone();
@@ -198,7 +209,7 @@ impl Door {
 
     async fn forward(&self, target: &Target, inner: Stream) {
         let time_max = limits::EGRESS_CONNECT_TIME_MAX;
-        let outer = match tokio::time::timeout(time_max, connect(target, &self.allowed)).await {
+        let outer = match tokio::time::timeout(time_max, self.connect(target)).await {
             Ok(Ok(outer)) => outer,
             Ok(Err((state, reason))) => return self.not_made(&self.name, state, &reason),
             Err(_) => {
@@ -214,6 +225,43 @@ impl Door {
         });
         // Either side may end a connection in any way; both then end.
         let _ = tokio::io::copy_bidirectional(&mut inner, &mut outer).await;
+    }
+
+    async fn connect(&self, target: &Target) -> Result<TcpStream, (EgressState, String)> {
+        let mut last = "the name has no address".to_owned();
+        for address in self.resolve(target).await? {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the one place that opens outbound connections, to a checked address"
+            )]
+            let connected = TcpStream::connect(address).await;
+            match connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error.to_string(),
+            }
+        }
+        Err((EgressState::Failed, last))
+    }
+
+    /// A lookup holds a thread until the resolver gives up, whoever still waits for it; so it keeps its
+    /// permit until then.
+    async fn resolve(&self, target: &Target) -> Result<Vec<SocketAddr>, (EgressState, String)> {
+        let failed = |reason: String| (EgressState::Failed, reason);
+        let permit =
+            Arc::clone(&self.lookups).acquire_owned().await.map_err(|error| failed(error.to_string()))?;
+        let (target, allowed) = (target.clone(), Arc::clone(&self.allowed));
+        #[expect(clippy::disallowed_methods, reason = "bounded by the permits, and ends with the lookup")]
+        let lookup = tokio::spawn(async move {
+            let found = target.resolve(&allowed).await;
+            drop(permit);
+            found
+        });
+        match lookup.await {
+            Ok(Ok(addresses)) => Ok(addresses),
+            Ok(Err(error @ ResolveError::Special { .. })) => Err((EgressState::Refused, error.to_string())),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(error) => Err(failed(error.to_string())),
+        }
     }
 
     /// The preload waits for the end of this connection before it tells its caller, so the event is in
@@ -238,26 +286,6 @@ impl Door {
         tracing::debug!(backend, ?state, reason, "an egress connection was not made");
         locked(&self.activity).not_made(backend, state, reason);
     }
-}
-
-async fn connect(target: &Target, allowed: &[IpNet]) -> Result<TcpStream, (EgressState, String)> {
-    let addresses = target.resolve(allowed).await.map_err(|error| match error {
-        ResolveError::Special { .. } => (EgressState::Refused, error.to_string()),
-        ResolveError::Lookup(_) => (EgressState::Failed, error.to_string()),
-    })?;
-    let mut last = "the name has no address".to_owned();
-    for address in addresses {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the one place that opens outbound connections, to a checked address"
-        )]
-        let connected = TcpStream::connect(address).await;
-        match connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error.to_string(),
-        }
-    }
-    Err((EgressState::Failed, last))
 }
 
 #[cfg(test)]

@@ -132,12 +132,15 @@ impl Builds {
             }
             let aside = self.folder.join(format!("{REMOVED_PREFIX}{digest}"));
             match fs::rename(&build.folder, &aside) {
-                Ok(()) => moved.push((digest.clone(), aside)),
+                Ok(()) => {
+                    moved.push((digest.clone(), aside));
+                    false
+                }
                 Err(error) => {
-                    tracing::warn!(build = %digest, %error, "an unused build could not be set aside")
+                    tracing::warn!(build = %digest, %error, "an unused build could not be set aside");
+                    true
                 }
             }
-            false
         });
         moved
     }

@@ -10,6 +10,7 @@
 
 mod build;
 mod definition;
+mod lockfile;
 mod npm;
 mod provision;
 
@@ -94,7 +95,7 @@ impl Environment {
     }
 
     fn skipped_scripts(&self) -> Vec<String> {
-        let with_scripts = npm::packages_with_scripts(self.package_lock.as_deref().unwrap_or_default());
+        let with_scripts = lockfile::packages_with_scripts(self.package_lock.as_deref().unwrap_or_default());
         let listed = &self.definition.install_scripts;
         with_scripts.into_iter().filter(|package| !listed.contains(package)).collect()
     }

@@ -1,24 +1,27 @@
 //! npm, in its own jail: it writes one folder and reaches the registry, and runs no scripts. The
 //! install scripts of packages that an environment lists are run afterwards, one by one, in the same
-//! kind of jail.
+//! kind of jail, which then has the build folder and nothing else: no configuration, no registry.
 //!
 //! The operator's npm configuration is honoured: the user's and the global npmrc, `npm_config_*`,
 //! CA files and proxies. npm itself is asked what they amount to, before it has seen anything of the
 //! contributor's, so that its answer is the operator's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use jail::{Access, Grant, Kind};
 use serde_json::Value;
 
+use super::lockfile::folders_of;
 use crate::config::{Operator, limits};
 use crate::egress::{EgressError, EgressEvent, EgressState};
 use crate::worker::{
     Exit, ExitCause, Launch, LaunchError, Launcher, Process, Program, TreeError, TreeLimits, check_tree,
-    node_arguments, node_environment, places, write_fresh,
+    node_arguments, node_environment, places, read_untrusted, write_fresh,
 };
 
 /// Where the folders of an installation are inside the jail.
@@ -91,6 +94,8 @@ pub struct Npm<'a> {
     staging: &'a Path,
     environment: BTreeMap<String, String>,
     reachable: Vec<String>,
+    /// When the whole installation must have ended.
+    deadline: Instant,
 }
 
 impl<'a> Npm<'a> {
@@ -99,8 +104,14 @@ impl<'a> Npm<'a> {
         operator: &'a Operator,
         staging: &'a Path,
     ) -> Result<Npm<'a>, NpmError> {
-        let mut npm =
-            Npm { launcher, operator, staging, environment: BTreeMap::new(), reachable: Vec::new() };
+        let mut npm = Npm {
+            launcher,
+            operator,
+            staging,
+            environment: BTreeMap::new(),
+            reachable: Vec::new(),
+            deadline: Instant::now() + limits::INSTALL_TIME_MAX,
+        };
         npm.copy_configuration()?;
         let printed = npm.run(Tool::Npm, Scope::Configuration, &["config", "list", "--json"]).await?;
         let settings: Value = serde_json::from_slice(&printed.stdout)
@@ -133,10 +144,10 @@ impl<'a> Npm<'a> {
         }
         let build = self.launcher.inside(&self.build_folder(), BUILD);
         for folder in folders {
-            let inside = build.join(folder).to_string_lossy().into_owned();
-            for event in SCRIPT_EVENTS {
+            let inside = build.join(&folder).to_string_lossy().into_owned();
+            for event in self.events_of(&folder)? {
                 let failed = |reason| NpmError::Script { package: package.to_owned(), event, reason };
-                let ran = self.run(Tool::Script, Scope::Build, &[&inside, event]).await;
+                let ran = self.run(Tool::Script, Scope::Build, &[&inside, package, event]).await;
                 let refused = match ran {
                     Ok(ran) => ran.egress.into_iter().find(|event| event.state == EgressState::Refused),
                     Err(NpmError::Refused(reason)) => return Err(failed(reason)),
@@ -149,6 +160,15 @@ impl<'a> Npm<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The scripts that a package has; what its package.json says is the package's own.
+    fn events_of(&self, folder: &str) -> Result<Vec<&'static str>, NpmError> {
+        let file = self.build_folder().join(folder).join("package.json");
+        let manifest: Value =
+            serde_json::from_str(&read_untrusted(&file, limits::PACKAGE_JSON_BYTES_MAX)?).unwrap_or_default();
+        let has = |event: &&str| manifest.pointer(&format!("/scripts/{event}")).is_some();
+        Ok(SCRIPT_EVENTS.into_iter().filter(has).collect())
     }
 
     /// The jailed user cannot read the operator's files in place, so npm gets copies.
@@ -201,8 +221,12 @@ impl<'a> Npm<'a> {
     async fn run(&self, tool: Tool, scope: Scope, arguments: &[&str]) -> Result<Ran, NpmError> {
         let folder = self.launcher.worker_folder()?;
         let egress_folder = folder.path().join("egress");
-        let egress = self.launcher.open_egress(&egress_folder, self.reachable.iter())?;
-        let mut environment = self.environment.clone();
+        // A package must neither learn the operator's credentials nor use them.
+        let (reachable, mut environment) = match tool {
+            Tool::Npm => (self.reachable.as_slice(), self.environment.clone()),
+            Tool::Script => (&[] as &[String], BTreeMap::new()),
+        };
+        let egress = self.launcher.open_egress(&egress_folder, reachable.iter())?;
         let egress_inside = self.launcher.inside(&egress_folder, places::EGRESS);
         environment.insert("CLOISTER_EGRESS".to_owned(), egress_inside.to_string_lossy().into_owned());
         environment.extend(node_environment());
@@ -218,8 +242,10 @@ impl<'a> Npm<'a> {
         });
         let (config, build) = (self.config_folder(), self.build_folder());
         let mut grants = self.launcher.harness_grants();
-        grants.push(Grant::new(npm, places::NPM, Access::Read));
-        grants.push(Grant::new(&config, CONFIG, Access::Write));
+        if let Tool::Npm = tool {
+            grants.push(Grant::new(npm, places::NPM, Access::Read));
+            grants.push(Grant::new(&config, CONFIG, Access::Write));
+        }
         let directory = match scope {
             Scope::Configuration => self.launcher.inside(&config, CONFIG),
             Scope::Build => {
@@ -258,7 +284,7 @@ impl<'a> Npm<'a> {
 
     /// Waits for the end, and ends a process that takes too long or writes too much.
     async fn watched(&self, process: Process) -> Result<Arc<Exit>, NpmError> {
-        let deadline = tokio::time::sleep(limits::INSTALL_TIME_MAX);
+        let deadline = tokio::time::sleep_until(self.deadline);
         tokio::pin!(deadline);
         let mut checks = tokio::time::interval(limits::BUILD_CHECK_PERIOD);
         loop {
@@ -300,33 +326,6 @@ struct Ran {
     egress: Vec<EgressEvent>,
 }
 
-/// Where the lockfile puts a package, below the build.
-fn folders_of(package: &str, package_lock: &str) -> Vec<String> {
-    let suffix = format!("node_modules/{package}");
-    let named = |path: &String| *path == suffix || path.ends_with(&format!("/{suffix}"));
-    let all = locked_packages(package_lock).into_iter().map(|(path, _)| path);
-    // A lockfile is the contributor's own text.
-    all.filter(named).filter(|path| !path.split('/').any(|part| part == "..")).collect()
-}
-
-/// The packages that have install scripts, by name.
-pub fn packages_with_scripts(package_lock: &str) -> BTreeSet<String> {
-    let with_scripts = locked_packages(package_lock)
-        .into_iter()
-        .filter(|(_, entry)| entry.get("hasInstallScript").and_then(Value::as_bool) == Some(true));
-    with_scripts
-        .filter_map(|(path, _)| path.rsplit_once("node_modules/").map(|(_, name)| name.to_owned()))
-        .collect()
-}
-
-fn locked_packages(package_lock: &str) -> Vec<(String, Value)> {
-    let parsed: Value = serde_json::from_str(package_lock).unwrap_or_default();
-    match parsed.get("packages") {
-        Some(Value::Object(packages)) => packages.clone().into_iter().collect(),
-        _ => Vec::new(),
-    }
-}
-
 /// The URLs that npm has to reach: every registry, or the proxies before them.
 fn reachable(settings: &Value) -> Vec<String> {
     let Some(settings) = settings.as_object() else { return Vec::new() };
@@ -358,16 +357,6 @@ mod tests {
         let stderr = "npm warn x\nnpm error code E404\nnpm error 404 Not Found - GET https://r/no\nnpm error\nnpm error A complete log of this run can be found in: /config/cache/_logs/1-debug-0.log\n";
         assert_eq!(reason(stderr), "code E404\n404 Not Found - GET https://r/no");
         assert_eq!(reason("Killed\n"), "Killed");
-    }
-
-    #[test]
-    fn a_package_is_found_wherever_the_lockfile_has_it_and_nowhere_else() {
-        let lock = r#"{"packages":{"":{},"node_modules/a":{"hasInstallScript":true},"node_modules/b/node_modules/a":{},
-            "node_modules/@s/a":{"hasInstallScript":true},"../../node_modules/a":{}}}"#;
-        assert_eq!(folders_of("a", lock), ["node_modules/a", "node_modules/b/node_modules/a"]);
-        assert_eq!(folders_of("@s/a", lock), ["node_modules/@s/a"]);
-        assert!(folders_of("c", lock).is_empty());
-        assert_eq!(packages_with_scripts(lock), BTreeSet::from(["a".to_owned(), "@s/a".to_owned()]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Provisioning: from a definition to an environment that is ready, or to nothing at all.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use analyzer::{Implementation, Violation};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::build::{exporting, implementation_file};
 use super::definition::Checked;
+use super::lockfile::count_packages;
 use super::npm::{Npm, NpmError};
 use super::{Builds, Catalogue, Definition, Environment, WireDefinition};
 use crate::analysis::{Analysis, AnalysisError};
@@ -85,6 +85,13 @@ pub enum ProvisionRefusal {
     Changed(EnvironmentName),
     #[error("there are {} environments, which is the most", limits::ENVIRONMENTS_MAX)]
     TooMany,
+    #[error(
+        "{} environments are being provisioned, which is the most: try again in a moment",
+        limits::PROVISIONS_MAX
+    )]
+    Busy,
+    #[error("the supervisor is shutting down")]
+    ShuttingDown,
     #[error("the packages cannot be installed: {0}")]
     Install(#[from] NpmError),
     #[error("the implementation cannot be loaded: {0}")]
@@ -119,6 +126,7 @@ pub struct Provisioner {
     /// Identifies the harness and the Node that builds are made for.
     pub platform: String,
     locks: NameLocks,
+    places: Arc<Semaphore>,
     installs: Arc<Semaphore>,
 }
 
@@ -135,6 +143,7 @@ impl Provisioner {
         catalogue: Catalogue,
     ) -> io::Result<Provisioner> {
         let platform = fs::read_to_string(launcher.installation().harness.join("package.json"))?;
+        let places = Arc::new(Semaphore::new(limits::PROVISIONS_MAX));
         let installs = Arc::new(Semaphore::new(limits::INSTALL_CONCURRENT_MAX));
         Ok(Provisioner {
             launcher,
@@ -146,6 +155,7 @@ impl Provisioner {
             catalogue,
             platform,
             locks: NameLocks::default(),
+            places,
             installs,
         })
     }
@@ -162,6 +172,7 @@ impl Provisioner {
         condition: &Condition,
         progress: &Progress,
     ) -> Result<Provisioned, ProvisionRefusal> {
+        let _place = self.places.try_acquire().map_err(|_| ProvisionRefusal::Busy)?;
         progress.report(Phase::Validate);
         let (definition, package_lock) = self.check(wire)?;
         let name = definition.environment_name.clone();
@@ -264,19 +275,36 @@ impl Provisioner {
         implementation: &Implementation,
         progress: &Progress,
     ) -> Result<(Arc<super::Build>, Option<String>), ProvisionRefusal> {
-        let _permit = self.installs.acquire().await.map_err(|_| io::Error::other("shutting down"))?;
         let staging = self.builds.stage()?;
-        let staged = staging.path().join("build");
-        for folder in [&staged, &staging.path().join("config")] {
+        let built = self.build_in(staging.path(), definition, given_lock, implementation, progress).await;
+        // What npm left may be large, so it is removed aside.
+        tokio::task::spawn_blocking(move || drop(staging)).await.map_err(io::Error::other)?;
+        built
+    }
+
+    async fn build_in(
+        &self,
+        staging: &Path,
+        definition: &Definition,
+        given_lock: Option<String>,
+        implementation: &Implementation,
+        progress: &Progress,
+    ) -> Result<(Arc<super::Build>, Option<String>), ProvisionRefusal> {
+        let staged = staging.join("build");
+        for folder in [&staged, &staging.join("config")] {
             fs::create_dir(folder)?;
         }
         fs::write(staged.join("package.json"), &definition.package_json)?;
         if let Some(lock) = &given_lock {
             fs::write(staged.join("package-lock.json"), lock)?;
         }
-        let npm = match definition.has_dependencies() {
-            true => Some(Npm::prepare(&self.launcher, &self.operator, staging.path()).await?),
-            false => None,
+        let turn = self.installs.acquire();
+        let (npm, _turn) = match definition.has_dependencies() {
+            true => {
+                let turn = turn.await.map_err(|_| io::Error::other("shutting down"))?;
+                (Some(Npm::prepare(&self.launcher, &self.operator, staging).await?), Some(turn))
+            }
+            false => (None, None),
         };
         let package_lock = match (&npm, given_lock) {
             (Some(_), Some(lock)) => Some(lock),
@@ -292,10 +320,10 @@ impl Provisioner {
             return Ok((build, package_lock));
         }
         if let Some(npm) = &npm {
-            progress.report(Phase::Install(package_lock.as_deref().map_or(0, count_packages)));
-            npm.install().await?;
             let lock = package_lock.as_deref().unwrap_or_default();
-            for package in &definition.install_scripts {
+            progress.report(Phase::Install(count_packages(lock)));
+            npm.install().await?;
+            for package in definition.install_scripts.iter().collect::<BTreeSet<_>>() {
                 npm.run_scripts(package, lock).await?;
             }
         }
@@ -305,10 +333,7 @@ impl Provisioner {
         let finish = move || {
             take_over(&staged)?;
             write_fresh(&file, code.as_bytes())?;
-            let build = builds.finish(&staged, digest);
-            // What npm left beside the build may be large.
-            drop(staging);
-            build
+            builds.finish(&staged, digest)
         };
         let build = tokio::task::spawn_blocking(finish).await.map_err(io::Error::other)??;
         Ok((build, package_lock))
@@ -354,11 +379,4 @@ fn take_over(folder: &Path) -> io::Result<()> {
         give_tree(folder, 0)?;
     }
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
-}
-
-fn count_packages(lock: &str) -> u32 {
-    let parsed: Value = serde_json::from_str(lock).unwrap_or_default();
-    let packages = parsed.get("packages").and_then(Value::as_object).map_or(0, serde_json::Map::len);
-    // The first entry is the project itself.
-    u32::try_from(packages.saturating_sub(1)).unwrap_or(u32::MAX)
 }

@@ -15,9 +15,11 @@ use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use super::check::{CallBudget, CallCheck, check_call, check_log, check_result};
+use super::ending::{Stop, settle};
 use super::ledger::{EffectState, Ledger};
 use super::outcome::{End, LogEntry, Outcome, Status};
 use super::request::ExecutionRequest;
+use super::watch::Watch;
 use super::{GuestLeft, HostLeft, error_details};
 use crate::audit::Beginning;
 use crate::clock::milliseconds;
@@ -26,7 +28,7 @@ use crate::ids::ExecutionId;
 use crate::pool::Lease;
 use crate::protocol::frame::FrameError;
 use crate::protocol::{Budgets, ErrorDetails, FromGuest, FromHost, LogLevel, ToGuest, ToHost, nesting};
-use crate::worker::{BoundHost, ExitCause, GroupUsage, Guest, exit_of};
+use crate::worker::{BoundHost, ExitCause, Guest, exit_of};
 
 /// The outcome, and what may be left of the processes.
 pub struct Driven {
@@ -47,8 +49,12 @@ pub async fn drive(
     replacement: impl Future<Output = Option<Guest>>,
 ) -> Driven {
     let Lease { guest, host } = lease;
-    // What an earlier execution left is not this one's.
-    drop(host.take_egress_events());
+    let watch = Watch::start(
+        request.time_max(),
+        &request.environment().policy,
+        cancel,
+        guest.process.meter().clone(),
+    );
     let mut run = Run {
         id: id.to_string(),
         request,
@@ -57,31 +63,26 @@ pub async fn drive(
         host,
         ledger: Ledger::default(),
         logs: Vec::new(),
-        deadline: tokio::time::Instant::now() + request.time_max(),
-        cpu_before: Duration::ZERO,
+        watch,
         heard: false,
-        cancel,
     };
     let mut stop = run.until_end(program).await;
-    if run.was_killed_unheard(&stop).await
-        && let Some(guest) = replacement.await
-    {
-        run.guest = guest;
-        stop = run.until_end(program).await;
+    if run.was_killed_unheard(&stop).await {
+        stop = run.again(program, replacement).await.unwrap_or(stop);
     }
-    let Run { guest, host, ledger, logs, cpu_before, .. } = run;
+    let Run { guest, host, ledger, logs, watch, .. } = run;
+    let cpu_used = watch.cpu_used();
     let egress = host.take_egress_events();
     let mut usage = guest.process.usage();
     let open_calls = ledger.open_calls();
     let (end, guest_left, host_left) = settle(stop, guest, host, open_calls, request, &mut usage).await;
-    let cpu = usage.cpu.saturating_sub(cpu_before);
     let outcome = Outcome {
         end,
         logs,
         api_call_count: ledger.forwarded(),
         effects: ledger.into_effects(),
         egress,
-        cpu_ms: milliseconds(cpu),
+        cpu_ms: milliseconds(cpu_used),
         peak_memory_bytes: usage.peak_memory_bytes,
     };
     Driven { outcome, guest_left, host_left }
@@ -89,112 +90,6 @@ pub async fn drive(
 
 /// How much of a name that a hostile guest made up is recorded.
 const NAME_CHARS_MAX: usize = 100;
-
-/// Why the loop ended.
-enum Stop {
-    Ended(End),
-    Timeout,
-    CpuTime,
-    Cancelled,
-    GuestLost(FrameError),
-    HostLost(FrameError),
-    /// Time ran out, or the caller went away, while a frame to the host was half written.
-    HostStalled(Box<Stop>),
-}
-
-async fn settle(
-    stop: Stop,
-    guest: Guest,
-    host: BoundHost,
-    open_calls: Vec<u32>,
-    request: &ExecutionRequest,
-    usage: &mut GroupUsage,
-) -> (End, GuestLeft, Option<HostLeft>) {
-    let gone = GuestLeft(None);
-    match stop {
-        Stop::Ended(end) => (end, GuestLeft(Some(guest)), Some(HostLeft::new(host, open_calls))),
-        Stop::Timeout | Stop::CpuTime | Stop::Cancelled => {
-            (stopped(&stop, request), gone, Some(HostLeft::new(host, open_calls)))
-        }
-        Stop::HostStalled(stop) => (stopped(&stop, request), gone, None),
-        Stop::GuestLost(error) => {
-            (guest_lost(guest, error, request, usage).await, gone, Some(HostLeft::new(host, open_calls)))
-        }
-        Stop::HostLost(FrameError::Closed) => {
-            let reason = host.into_reason().await;
-            tracing::warn!(environment = %request.environment().name(), reason, "a host was lost");
-            (End::worker_lost("worker_lost", format!("the environment's process {reason}")), gone, None)
-        }
-        Stop::HostLost(error) => {
-            let message = format!("the environment's process was ended: {error}");
-            (End::worker_lost(code_of(&error), message), gone, None)
-        }
-    }
-}
-
-/// The end of a program that was stopped from outside.
-fn stopped(stop: &Stop, request: &ExecutionRequest) -> End {
-    if matches!(stop, Stop::Cancelled) {
-        let message = "the caller went away, or the supervisor was stopped".to_owned();
-        return End::failed(Status::Cancelled, "CancelledError", "cancelled", message, None);
-    }
-    if matches!(stop, Stop::CpuTime) {
-        let allowed = request.environment().policy.cpu_time_max.as_millis();
-        let message = format!("the program used more than {allowed} ms of processor time");
-        let hint = Some("Compute less in one program, or look for a loop that does not end.");
-        return End::failed(Status::Timeout, "CpuTimeError", "cpu_time_limit", message, hint);
-    }
-    let message = format!("the program did not end within {} ms", request.time_max().as_millis());
-    let hint = Some("Do less in one program, or make independent calls at the same time with Promise.all.");
-    End::failed(Status::Timeout, "TimeoutError", "timeout", message, hint)
-}
-
-/// The public code of a connection that ended by its process's fault.
-fn code_of(error: &FrameError) -> &'static str {
-    match error {
-        FrameError::TooLarge { .. } => "frame_too_large",
-        FrameError::Garbage(_) => "protocol_violation",
-        FrameError::Closed | FrameError::Io(_) => "worker_lost",
-    }
-}
-
-async fn guest_lost(
-    guest: Guest,
-    error: FrameError,
-    request: &ExecutionRequest,
-    usage: &mut GroupUsage,
-) -> End {
-    let Guest { process, .. } = guest;
-    if !matches!(error, FrameError::Closed) {
-        tracing::warn!(process = process.name(), %error, "a guest was ended");
-        let message = "the program's process broke the protocol and was ended".to_owned();
-        return End::worker_lost(code_of(&error), message);
-    }
-    let Some(exit) = exit_of(&process).await else {
-        let message = "the program's process closed its connection and was ended".to_owned();
-        return End::worker_lost("worker_lost", message);
-    };
-    *usage = exit.usage;
-    if exit.out_of_memory {
-        let megabytes = request.environment().policy.memory_bytes_max / limits::MEGABYTE;
-        let message = format!("the program used more than {megabytes} MB of memory");
-        return End::failed(
-            Status::OutOfMemory,
-            "OutOfMemoryError",
-            "memory_limit",
-            message,
-            Some("Hold less data at the same time."),
-        );
-    }
-    tracing::warn!(process = process.name(), end = exit.describe(), "a guest was lost");
-    match exit.cause {
-        ExitCause::Signal(nix::libc::SIGSYS) => End::worker_lost(
-            "forbidden_system_call",
-            "the program's process was ended for a system call that no program needs".to_owned(),
-        ),
-        _ => End::worker_lost("worker_lost", "the program's process ended unexpectedly".to_owned()),
-    }
-}
 
 struct Run<'a> {
     id: String,
@@ -205,27 +100,21 @@ struct Run<'a> {
     host: BoundHost,
     ledger: Ledger,
     logs: Vec<LogEntry>,
-    deadline: tokio::time::Instant,
-    /// The guest's processor time before the program.
-    cpu_before: Duration,
+    watch: Watch,
     /// Whether the guest said anything.
     heard: bool,
-    cancel: CancellationToken,
 }
+
+/// How much a guest computes between the program and its first word, if there is nothing to compute.
+const UNHEARD_CPU_MAX: Duration = Duration::from_millis(20);
 
 impl Run<'_> {
     async fn until_end(&mut self, program: &analyzer::Program) -> Stop {
         self.guest.process.reset_peak();
-        self.cpu_before = self.guest.process.usage().cpu;
-        let cpu_end = self.cpu_before + self.request.environment().policy.cpu_time_max;
         let execute = self.execute_message(program);
         if let Err(stop) = self.tell_guest(&execute).await {
             return stop;
         }
-        let mut cpu_checks = tokio::time::interval_at(
-            tokio::time::Instant::now() + limits::CPU_TIME_CHECK_PERIOD,
-            limits::CPU_TIME_CHECK_PERIOD,
-        );
         loop {
             let step = tokio::select! {
                 message = self.guest.connection.receive() => match message {
@@ -236,12 +125,7 @@ impl Run<'_> {
                     Ok(message) => self.on_host(message).await,
                     Err(error) => Err(Stop::HostLost(error)),
                 },
-                () = tokio::time::sleep_until(self.deadline) => Err(Stop::Timeout),
-                () = self.cancel.cancelled() => Err(Stop::Cancelled),
-                _ = cpu_checks.tick() => match self.guest.process.usage().cpu > cpu_end {
-                    true => Err(Stop::CpuTime),
-                    false => Ok(()),
-                },
+                cause = self.watch.expired() => Err(Stop::Expired(cause)),
             };
             if let Err(stop) = step {
                 return stop;
@@ -249,12 +133,30 @@ impl Run<'_> {
         }
     }
 
+    /// Whether the guest was killed from outside before the program could do anything.
     async fn was_killed_unheard(&self, stop: &Stop) -> bool {
         if self.heard || !matches!(stop, Stop::GuestLost(FrameError::Closed)) {
             return false;
         }
         let exit = exit_of(&self.guest.process).await;
-        exit.is_some_and(|exit| exit.cause == ExitCause::Signal(nix::libc::SIGKILL) && !exit.out_of_memory)
+        let killed = exit
+            .is_some_and(|exit| exit.cause == ExitCause::Signal(nix::libc::SIGKILL) && !exit.out_of_memory);
+        killed && self.watch.cpu_used() < UNHEARD_CPU_MAX
+    }
+
+    /// Runs the program from the start in another guest, if there is one in time.
+    async fn again(
+        &mut self,
+        program: &analyzer::Program,
+        replacement: impl Future<Output = Option<Guest>>,
+    ) -> Option<Stop> {
+        let guest = tokio::select! {
+            guest = replacement => guest?,
+            cause = self.watch.expired() => return Some(Stop::Expired(cause)),
+        };
+        self.watch.follow(guest.process.meter().clone());
+        self.guest = guest;
+        Some(self.until_end(program).await)
     }
 
     fn execute_message(&self, program: &analyzer::Program) -> ToGuest {
@@ -328,8 +230,7 @@ impl Run<'_> {
         let Some(beginning) = self.beginning.take() else { return Ok(()) };
         let written = tokio::select! {
             written = beginning.written() => written,
-            () = tokio::time::sleep_until(self.deadline) => return Err(Stop::Timeout),
-            () = self.cancel.cancelled() => return Err(Stop::Cancelled),
+            cause = self.watch.expired() => return Err(Stop::Expired(cause)),
         };
         written.map_err(|error| {
             let message =
@@ -386,16 +287,14 @@ impl Run<'_> {
     async fn tell_guest(&mut self, message: &ToGuest) -> Result<(), Stop> {
         tokio::select! {
             sent = self.guest.connection.send(message) => sent.map_err(Stop::GuestLost),
-            () = tokio::time::sleep_until(self.deadline) => Err(Stop::Timeout),
-            () = self.cancel.cancelled() => Err(Stop::Cancelled),
+            cause = self.watch.expired() => Err(Stop::Expired(cause)),
         }
     }
 
     async fn tell_host(&mut self, message: &ToHost) -> Result<(), Stop> {
         tokio::select! {
             sent = self.host.send(message) => sent.map_err(Stop::HostLost),
-            () = tokio::time::sleep_until(self.deadline) => Err(Stop::HostStalled(Box::new(Stop::Timeout))),
-            () = self.cancel.cancelled() => Err(Stop::HostStalled(Box::new(Stop::Cancelled))),
+            cause = self.watch.expired() => Err(Stop::HostStalled(cause)),
         }
     }
 }

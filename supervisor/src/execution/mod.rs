@@ -9,10 +9,12 @@
 
 mod check;
 mod driver;
+mod ending;
 mod ledger;
 mod outcome;
 mod record;
 mod request;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,6 +30,7 @@ use crate::analysis::{Analysis, AnalysisError};
 use crate::audit::Audit;
 use crate::clock::now_ms;
 use crate::config::limits;
+use crate::egress::EgressEvent;
 use crate::ids::ExecutionId;
 use crate::pool::{Lease, LeaseError, Pool};
 use crate::protocol::{ErrorDetails, FromGuest, FromHost};
@@ -93,13 +96,16 @@ impl Executor {
         }
         let begun = self.audit.begin(record::beginning(&self.audit, &id, &request, started_at)).await;
         let beginning = begun.map_err(ExecutionRefusal::Audit)?;
-        let lease = match lease {
+        let mut lease = match lease {
             Ok(lease) => lease,
             Err(error) => {
                 let outcome = outcome::initialize_failed(&error);
                 return self.record(id, request, outcome, started).await;
             }
         };
+        if let Some((earlier, events)) = lease.host.take_up(&id) {
+            self.record_egress_after(earlier, events);
+        }
         let environment = Arc::clone(request.environment());
         let agent = request.agent().clone();
         let replacement = async { self.pool.guest(&environment, &agent).await.ok() };
@@ -116,15 +122,24 @@ impl Executor {
             self.pool.give_back_host(&environment, &agent, left.into_host());
             return recorded;
         }
-        let pool = self.pool.clone();
+        let executor = self.clone();
         self.tasks.spawn(async move {
-            if let Some(host) = left.settled().await {
-                pool.give_back_host(&environment, &agent, host);
+            let (host, events) = left.settled().await;
+            if !events.is_empty() {
+                executor.record_egress_after(id, events);
+            }
+            if let Some(host) = host {
+                executor.pool.give_back_host(&environment, &agent, host);
             }
             // Until here the host is one of those that may exist at once.
             drop(permit);
         });
         recorded
+    }
+
+    fn record_egress_after(&self, id: ExecutionId, events: Vec<EgressEvent>) {
+        let audit = self.audit.clone();
+        self.tasks.spawn(async move { audit.egress_after(id, events).await });
     }
 
     /// Everything up to the start of the program: bounded in number and in time.
@@ -184,8 +199,9 @@ impl HostLeft {
         !self.open_calls.is_empty()
     }
 
-    /// Waits for the answers to open calls; a host that does not give them is ended.
-    async fn settled(mut self) -> Option<BoundHost> {
+    /// Waits for the answers to open calls; a host that does not give them is ended. Also gives back what
+    /// its connections did meanwhile.
+    async fn settled(mut self) -> (Option<BoundHost>, Vec<EgressEvent>) {
         let answers = async {
             while !self.open_calls.is_empty() {
                 let answered = match self.host.receive().await {
@@ -203,7 +219,8 @@ impl HostLeft {
             true
         };
         let settled = tokio::time::timeout(limits::LEFT_CALLS_TIME_MAX, answers).await.unwrap_or(false);
-        settled.then(|| self.into_host())
+        let events = self.host.take_egress_events();
+        (settled.then(|| self.into_host()), events)
     }
 
     fn into_host(mut self) -> BoundHost {

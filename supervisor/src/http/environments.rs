@@ -149,7 +149,11 @@ async fn provision(
     let tasks = daemon.tasks.clone();
     let working = daemon.clone();
     tasks.spawn(async move {
-        let result = working.provision(wire, &condition, &progress).await;
+        let stop = working.tasks.stop_token();
+        let result = tokio::select! {
+            result = working.provision(wire, &condition, &progress) => result,
+            () = stop.cancelled() => Err(ProvisionRefusal::ShuttingDown),
+        };
         drop(progress);
         // The client may have gone away; the environment stays.
         let _ = reply.send(result.map_err(Problem::from));

@@ -208,6 +208,11 @@ impl From<ProvisionRefusal> for Problem {
             ProvisionRefusal::Changed(_) => {
                 Problem::new(StatusCode::PRECONDITION_FAILED, "environment_changed", "Conflict", message)
             }
+            ProvisionRefusal::Busy => Problem {
+                retry_after: Some(10),
+                ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Overloaded", message)
+            },
+            ProvisionRefusal::ShuttingDown => Problem::shutting_down(),
             ProvisionRefusal::TooMany => {
                 Problem::new(StatusCode::INSUFFICIENT_STORAGE, "too_many_environments", "Overloaded", message)
             }

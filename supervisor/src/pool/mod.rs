@@ -202,9 +202,12 @@ impl Pool {
     }
 
     /// Retires what was idle for too long, and replaces spares that have ended. Called regularly.
-    pub fn sweep(&self) {
+    /// `policies` are those of the environments that there are: spares of others are given up.
+    pub fn sweep(&self, policies: impl Iterator<Item = Policy>) {
+        let wanted: HashSet<Make> = policies.map(|policy| Make::of(&policy)).collect();
         let lacking: Vec<Policy> = {
             let mut state = self.state();
+            state.spare_guests.retain(|make, spares| spares.starting > 0 || wanted.contains(make));
             for spares in state.spare_guests.values_mut() {
                 spares.ready.retain(Guest::is_usable);
             }

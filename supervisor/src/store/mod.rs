@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::{mpsc, oneshot};
 
-pub use rows::{BuildRow, EnvironmentRow, ExecutionEndRow, ExecutionStartRow};
+pub use rows::{BuildRow, EgressAfterRow, EnvironmentRow, ExecutionEndRow, ExecutionStartRow};
 
 /// Writes that wait for the thread.
 const QUEUE_MAX: usize = 1024;
@@ -34,6 +34,7 @@ pub enum Write {
     /// Survives the end of this process, and is on the disk with the next other write.
     ExecutionStart(Box<ExecutionStartRow>),
     ExecutionEnd(Box<ExecutionEndRow>),
+    EgressAfter(Box<EgressAfterRow>),
 }
 
 enum Request {

@@ -55,9 +55,19 @@ pub struct ExecutionEndRow {
     pub peak_memory_bytes: u64,
 }
 
+/// What a host sent and received after an execution, as JSON.
+#[derive(Clone, Debug)]
+pub struct EgressAfterRow {
+    pub execution: String,
+    pub events: String,
+    pub at: i64,
+}
+
 /// Settles the executions that a supervisor left behind which did not end in order.
 pub fn settle_interrupted(connection: &Connection) -> rusqlite::Result<usize> {
-    connection.execute("UPDATE executions SET status = 'interrupted' WHERE status = 'running'", [])
+    // Which calls they made is not known any more.
+    let unknown = "UPDATE executions SET status = 'interrupted', effects = 'null', egress = 'null' WHERE status = 'running'";
+    connection.execute(unknown, [])
 }
 
 pub fn read_all(connection: &Connection) -> rusqlite::Result<Contents> {
@@ -99,6 +109,11 @@ pub fn apply(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<(
         }
         Write::ExecutionStart(row) => start_execution(transaction, row),
         Write::ExecutionEnd(row) => end_execution(transaction, row),
+        Write::EgressAfter(row) => execute(
+            transaction,
+            "INSERT INTO egress_after (execution, events, at) VALUES (?1, ?2, ?3)",
+            params![row.execution, row.events, row.at],
+        ),
     }
 }
 

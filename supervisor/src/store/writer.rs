@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::mpsc;
 
 use super::{Reply, Request, StoreError, Write, rows};
@@ -84,24 +84,31 @@ pub fn run(mut connection: Connection, mut queue: mpsc::Receiver<Request>) {
 fn commit_batch(connection: &mut Connection, batch: Vec<(Write, Reply)>) {
     let writes: Vec<&Write> = batch.iter().map(|(write, _)| write).collect();
     let together = commit(connection, &writes);
-    let alone = together.is_err() && batch.len() > 1;
+    // One write that is refused must not take the others with it. A database that is locked, or a disk
+    // that is full, refuses each of them, and trying would take its time each time.
+    let alone = batch.len() > 1 && together.as_ref().is_err_and(is_of_one_write);
+    let together = together.map_err(|error| StoreError::Write(error.to_string()));
     for (write, reply) in batch {
-        // One write that is refused must not take the others with it.
-        let result = if alone { commit(connection, &[&write]) } else { together.clone() };
+        let result = match alone {
+            true => commit(connection, &[&write]).map_err(|error| StoreError::Write(error.to_string())),
+            false => together.clone(),
+        };
         // A caller that gave up does not undo its write.
         let _ = reply.send(result);
     }
 }
 
-fn commit(connection: &mut Connection, writes: &[&Write]) -> Result<(), StoreError> {
-    let attempt = |connection: &mut Connection| {
-        let synchronous = if Durability::of(writes) == Durability::Disk { "FULL" } else { "NORMAL" };
-        connection.pragma_update(None, "synchronous", synchronous)?;
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for write in writes {
-            rows::apply(&transaction, write)?;
-        }
-        transaction.commit()
-    };
-    attempt(connection).map_err(|error: rusqlite::Error| StoreError::Write(error.to_string()))
+fn is_of_one_write(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) | None)
+}
+
+fn commit(connection: &mut Connection, writes: &[&Write]) -> rusqlite::Result<()> {
+    let synchronous = if Durability::of(writes) == Durability::Disk { "FULL" } else { "NORMAL" };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for write in writes {
+        rows::apply(&transaction, write)?;
+    }
+    transaction.commit()
 }

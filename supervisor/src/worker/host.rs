@@ -15,7 +15,7 @@ use super::node::{await_ready, exit_of, node_arguments, node_environment, starte
 use super::process::Process;
 use crate::config::limits;
 use crate::egress::{Egress, EgressEvent};
-use crate::ids::AgentId;
+use crate::ids::{AgentId, ExecutionId};
 use crate::protocol::frame::{Connection, FrameError};
 use crate::protocol::{ErrorDetails, FromHost, ToHost};
 
@@ -56,6 +56,8 @@ pub struct BoundHost {
     agent: AgentId,
     /// Executions that used it.
     pub executions: u32,
+    /// The latest of them.
+    latest: Option<ExecutionId>,
 }
 
 struct Link {
@@ -118,7 +120,7 @@ impl LoadedHost {
             matches!(answer, FromHost::Initialized {})
         })
         .await
-        .map(|link| BoundHost { link, agent: agent.clone(), executions: 0 })
+        .map(|link| BoundHost { link, agent: agent.clone(), executions: 0, latest: None })
     }
 
     pub fn is_usable(&self) -> bool {
@@ -161,8 +163,17 @@ impl BoundHost {
         if self.agent == *agent {
             return Ok(self);
         }
-        let link = self.link.deinitialize().await?;
-        LoadedHost { link }.initialize(agent, backends).await
+        let BoundHost { link, executions, latest, .. } = self;
+        let link = link.deinitialize().await?;
+        let bound = LoadedHost { link }.initialize(agent, backends).await?;
+        Ok(BoundHost { executions, latest, ..bound })
+    }
+
+    /// Takes up an execution, and gives back the one before with what the host did since. What it did for
+    /// its `Initialize` belongs to the first.
+    pub fn take_up(&mut self, execution: &ExecutionId) -> Option<(ExecutionId, Vec<EgressEvent>)> {
+        let before = self.latest.replace(execution.clone())?;
+        Some((before, self.take_egress_events())).filter(|(_, events)| !events.is_empty())
     }
 
     /// What its connections did since the last time.

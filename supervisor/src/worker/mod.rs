@@ -32,5 +32,5 @@ pub use launcher::{Launch, LaunchError, Launcher, Program, places};
 pub use layers::{LayerState, LayersError};
 pub use node::{exit_of, node_arguments, node_environment};
 pub use ownership::{give_tree, read_untrusted, write_fresh};
-pub use process::{Exit, ExitCause, Process};
+pub use process::{Exit, ExitCause, Meter, Process};
 pub use tree::{TemporaryFolder, TreeError, TreeLimits, check_tree, remove_tree};

@@ -65,10 +65,16 @@ impl Exit {
 #[derive(Debug)]
 pub struct Process {
     name: String,
+    meter: Meter,
+    kill: DropGuard,
+}
+
+/// Reads what a process used; it does not keep the process.
+#[derive(Clone, Debug)]
+pub struct Meter {
     pid: Option<u32>,
     group: Option<Arc<Group>>,
     exit: watch::Receiver<Option<Arc<Exit>>>,
-    kill: DropGuard,
 }
 
 /// What belongs to a process and is released after it, or at once when it could not be started.
@@ -106,43 +112,55 @@ impl Process {
                 tracing::error!("cleaning up after a jailed process panicked");
             }
         });
-        Process { name, pid, group, exit, kill: kill.drop_guard() }
+        Process { name, meter: Meter { pid, group, exit }, kill: kill.drop_guard() }
     }
 
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What the process used so far: as its control group counts, or by what `/proc` says of it.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// What the process used so far.
     pub fn usage(&self) -> GroupUsage {
-        match (self.exit.borrow().as_ref(), &self.group, self.pid) {
-            (Some(exit), _, _) => exit.usage,
-            (None, Some(group), _) => group.usage(),
-            (None, None, Some(pid)) => proc::usage_of(pid).unwrap_or_default(),
-            (None, None, None) => GroupUsage::default(),
-        }
+        self.meter.usage()
     }
 
     pub fn reset_peak(&self) {
-        if let Some(group) = &self.group {
+        if let Some(group) = &self.meter.group {
             group.reset_peak();
         }
     }
 
     pub fn has_ended(&self) -> bool {
-        self.exit.borrow().is_some()
+        self.meter.exit.borrow().is_some()
     }
 
     /// Waits for the end, without causing it.
     pub async fn ended(&self) -> Arc<Exit> {
-        published(self.exit.clone()).await
+        published(self.meter.exit.clone()).await
     }
 
     /// Kills the process and waits until it is reaped.
     pub async fn kill(self) -> Arc<Exit> {
-        let Process { exit, kill, .. } = self;
+        let Process { meter, kill, .. } = self;
         drop(kill);
-        published(exit).await
+        published(meter.exit).await
+    }
+}
+
+impl Meter {
+    /// What the process used so far: as its control group counts, or by what `/proc` says of it.
+    pub fn usage(&self) -> GroupUsage {
+        if let Some(exit) = self.exit.borrow().as_ref() {
+            return exit.usage;
+        }
+        let counted = self.group.as_ref().map(|group| group.usage()).unwrap_or_default();
+        // Version 1 may lack the controller that counts time.
+        let told = || self.pid.and_then(proc::usage_of).unwrap_or(counted);
+        if counted.cpu.is_zero() { told() } else { counted }
     }
 }
 

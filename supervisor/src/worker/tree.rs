@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// What a tree may hold.
@@ -71,7 +71,7 @@ pub fn remove_tree(root: &Path) -> io::Result<()> {
     let mut pending = VecDeque::from([root.to_owned()]);
     let mut moved = 0_u64;
     while let Some(folder) = pending.pop_front() {
-        for entry in fs::read_dir(&folder)? {
+        for entry in readable(&folder)? {
             let entry = entry?;
             if !entry.file_type()?.is_dir() {
                 fs::remove_file(entry.path())?;
@@ -91,6 +91,17 @@ pub fn remove_tree(root: &Path) -> io::Result<()> {
         }
     }
     fs::remove_dir(root)
+}
+
+/// A process may have taken its own user's permissions away.
+fn readable(folder: &Path) -> io::Result<fs::ReadDir> {
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+            fs::read_dir(folder)
+        }
+        result => result,
+    }
 }
 
 fn free_name(root: &Path, moved: &mut u64) -> PathBuf {

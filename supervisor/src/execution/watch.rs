@@ -1,0 +1,69 @@
+//! What ends a program from outside: its deadline, its processor time, and its caller.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, Interval, interval_at, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Policy, limits};
+use crate::worker::Meter;
+
+/// The first cause that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    Deadline,
+    CpuTime,
+    Cancelled,
+}
+
+/// Watches one execution, whatever else is being waited for.
+pub struct Watch {
+    deadline: Instant,
+    cpu_time_max: Duration,
+    cancel: CancellationToken,
+    checks: Interval,
+    meter: Meter,
+    /// What the guest had used before the program.
+    cpu_before: Duration,
+}
+
+impl Watch {
+    pub fn start(time_max: Duration, policy: &Policy, cancel: CancellationToken, meter: Meter) -> Watch {
+        let period = limits::CPU_TIME_CHECK_PERIOD;
+        let now = Instant::now();
+        Watch {
+            deadline: now + time_max,
+            cpu_time_max: policy.cpu_time_max,
+            cancel,
+            checks: interval_at(now + period, period),
+            cpu_before: meter.usage().cpu,
+            meter,
+        }
+    }
+
+    /// Goes on with another guest, whose boot does not count.
+    pub fn follow(&mut self, meter: Meter) {
+        self.cpu_before = meter.usage().cpu;
+        self.meter = meter;
+    }
+
+    /// What the program has used.
+    pub fn cpu_used(&self) -> Duration {
+        self.meter.usage().cpu.saturating_sub(self.cpu_before)
+    }
+
+    /// Resolves when the program has to end; safe to drop while it waits.
+    pub async fn expired(&mut self) -> Cause {
+        loop {
+            tokio::select! {
+                () = sleep_until(self.deadline) => return Cause::Deadline,
+                () = self.cancel.cancelled() => return Cause::Cancelled,
+                _ = self.checks.tick() => {
+                    if self.cpu_used() > self.cpu_time_max {
+                        return Cause::CpuTime;
+                    }
+                }
+            }
+        }
+    }
+}
