@@ -13,6 +13,7 @@ mod api;
 mod cli;
 mod egress;
 mod escape;
+mod language;
 mod lifecycle;
 mod limits;
 mod packages;

@@ -32,7 +32,7 @@ const run = (body, answer = () => null) =>
         resolve(frames);
       }
     };
-    const request = { ...execute, entry: 'call', linesBefore: 1, source: `(async function (input) {\n${body}\n})` };
+    const request = { ...execute, entry: 'call', linesBefore: 1, source: `(async function () {\n${body}\n})` };
     const execution = makeExecution({ sendText: (json) => send(JSON.parse(json)), formatLog }, request);
     execution.start();
   });

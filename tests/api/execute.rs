@@ -49,7 +49,7 @@ fn the_answer_has_every_field() {
         "output": "n is 2\n{ a: [ 1 ] }", "error": null, "errorDetails": null, "apiCallCount": 1,
         "effects": [{ "seq": 1, "name": "Echo", "state": "returned" }],
         "environmentName": "test", "userAgentId": "agent-7", "engine": "v8", "policy": "standard",
-        "logsTruncated": false, "egress": [], "isolation": { "guest": "agent", "host": "agent" },
+        "logsTruncated": false, "egress": [], "entryKind": "main", "isolation": { "guest": "agent", "host": "agent" },
     });
     assert_eq!(execution, expected);
 }
@@ -79,6 +79,7 @@ fn an_unknown_function_is_named_with_those_that_exist() {
     assert_eq!((&details["code"], &details["line"]), (&json!("api_not_provisioned"), &json!(2)), "{details}");
     assert!(details["message"].as_str().unwrap().contains("GetRates"));
     assert!(details["hint"].as_str().unwrap().contains("Echo, Who, Fetch"), "{details}");
+    assert_eq!(details["column"], 14, "{details}");
     let own = supervisor.execute("const rates = [1]; rates()")["errorDetails"].clone();
     assert_eq!((&own["message"], own.get("code")), (&json!("rates is not a function"), None), "{own}");
 }
@@ -197,13 +198,7 @@ fn a_caller_that_goes_away_cancels_its_program_and_leaves_a_record() {
     let supervisor = Supervisor::start();
     supervisor.provision_with(json!({ "backendUrls": { "backend": backend.url() } }));
     let code = "await Fetch({ path: '/started' }); await Wait({ ms: 10000 })";
-    let body = json!({ "environmentName": "test", "userAgentId": "gone", "code": code }).to_string();
-    let mut stream = std::net::TcpStream::connect(supervisor.address()).unwrap();
-    let head = format!(
-        "POST /api/execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    std::io::Write::write_all(&mut stream, format!("{head}{body}").as_bytes()).unwrap();
+    let stream = supervisor.begin("gone", code);
     wait_for("the program to start", || backend.was_asked("/started").then_some(()));
     drop(stream);
     let row = wait_for("the record", || {

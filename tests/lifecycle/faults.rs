@@ -198,13 +198,7 @@ fn an_execution_that_a_killed_supervisor_left_is_recorded_as_interrupted() {
     supervisor.provision_with(json!({ "backendUrls": { "backend": backend.url() } }));
     let acknowledged = supervisor.execute_for("quick", "return await Echo(1)");
     let code = "await Fetch({ path: '/effect' }); await Wait({ ms: 10000 })";
-    let body = json!({ "environmentName": "test", "userAgentId": "cut-off", "code": code }).to_string();
-    let mut stream = std::net::TcpStream::connect(supervisor.address()).unwrap();
-    let head = format!(
-        "POST /api/execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    std::io::Write::write_all(&mut stream, format!("{head}{body}").as_bytes()).unwrap();
+    let _waiting = supervisor.begin("cut-off", code);
     wait_for("the effect", || backend.was_asked("/effect").then_some(()));
     let pids: Vec<i32> = children(supervisor.pid()).iter().map(|child| child.pid).collect();
     assert!(pids.len() >= 2);

@@ -1,6 +1,7 @@
 //! A supervisor on a data directory of its own.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -279,6 +280,18 @@ impl Supervisor {
             .post("/api/execute", &json!({ "environmentName": "test", "userAgentId": agent, "code": code }));
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.body
+    }
+
+    /// Sends code for `test` and does not wait for the answer: dropping the connection cancels the program.
+    pub fn begin(&self, agent: &str, code: &str) -> TcpStream {
+        let body = json!({ "environmentName": "test", "userAgentId": agent, "code": code }).to_string();
+        let mut stream = TcpStream::connect(self.address()).unwrap();
+        let head = format!(
+            "POST /api/execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        stream
     }
 
     /// The audit rows, read from the database as an operator would.

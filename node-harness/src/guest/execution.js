@@ -21,7 +21,7 @@ const { setImmediate } = globalThis;
  * @param {import('../shared/protocol.js').Execute} request
  */
 export const makeExecution = ({ sendText, formatLog }, request) => {
-  const { executionId, source, entry, linesBefore, unboundCalls, functions, input, budgets } = request;
+  const { executionId, source, entry, linesBefore, functions, input, context, budgets } = request;
   const ownId = `"executionId":${JSON.stringify(executionId)}`;
   let settled = false;
 
@@ -41,7 +41,7 @@ export const makeExecution = ({ sendText, formatLog }, request) => {
   };
 
   /** @param {unknown} error */
-  const fail = (error) => settle('threw', `"error":${JSON.stringify(describeError(error, { linesBefore, unboundCalls, functions }))}`);
+  const fail = (error) => settle('threw', `"error":${JSON.stringify(describeError(error, linesBefore))}`);
 
   /** @param {import('../shared/protocol.js').LogEntry} entry */
   const sendLog = ({ level, text, truncated = false }) =>
@@ -52,10 +52,10 @@ export const makeExecution = ({ sendText, formatLog }, request) => {
   const timers = makeTimers(fail);
 
   const run = async () => {
-    const globals = { ...sharedGlobals, ...timers.globals, ...endowments.globals, console };
+    const globals = { ...sharedGlobals, ...timers.globals, ...endowments.globals, console, input, ...context };
     const compartment = new Compartment({ __options__: true, name: SOURCE_NAME, globals });
     const program = compartment.evaluate(`${source}\n//# sourceURL=${SOURCE_NAME}`);
-    const value = await (entry === 'call' ? program(input) : program);
+    const value = await (entry === 'call' ? program() : program);
     settle('completed', `"value":${toJson(value, 'result', budgets.resultBytesMax)}`);
   };
 

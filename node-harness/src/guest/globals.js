@@ -13,6 +13,10 @@ const toBase64 = (text) => btoa(text);
 /** @param {string} text */
 const fromBase64 = (text) => atob(text);
 
+// Loaded before the process is sealed.
+const { crypto: random } = globalThis;
+random.getRandomValues(new Uint8Array(1));
+
 /** @type {Record<string, unknown>} */
 export const sharedGlobals = harden({
   Date,
@@ -26,6 +30,10 @@ export const sharedGlobals = harden({
   TextDecoder,
   AbortController,
   AbortSignal,
+  crypto: {
+    randomUUID: () => random.randomUUID(),
+    getRandomValues: /** @param {any} array */ (array) => random.getRandomValues(array),
+  },
   structuredClone: /** @param {unknown} value */ (value) => structuredClone(value),
   btoa: toBase64,
   atob: fromBase64,

@@ -5,7 +5,11 @@
 //! runs in a jail of its own: no Rust parser of JavaScript survives deep nesting, so it works where
 //! an abort costs one request.
 
+mod globals;
+
 use serde::{Deserialize, Serialize};
+
+pub use globals::GLOBALS;
 
 /// The largest request and the largest answer, in bytes.
 pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -14,9 +18,30 @@ pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 #[serde(rename_all = "camelCase")]
 pub enum Request {
     /// Code that an agent submits.
-    Program { source: String },
+    Program(Submission),
     /// Code that a contributor provisions.
     Implementation { source: String },
+}
+
+/// A program as it was submitted, and what decides how it is read.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Submission {
+    pub source: String,
+    /// Found out where it is not said.
+    pub language: Option<Language>,
+    /// The top-level function to call.
+    pub entry: Option<String>,
+    pub has_input: bool,
+    /// The names that are given beside the guest's own: functions of the environment and keys of the context.
+    pub known: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Language {
+    JavaScript,
+    TypeScript,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,16 +65,49 @@ pub enum Entry {
     Script,
 }
 
+/// Why a program starts where it does, in the order in which it is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntryKind {
+    /// The request named it.
+    Entry,
+    ExportDefault,
+    /// A top-level `execute`, because there is an input.
+    Execute,
+    /// A top-level `main`.
+    Main,
+    /// The whole program is one function expression.
+    Function,
+    /// There is a `return` or an `await` outside of every function.
+    Body,
+    /// The completion value is the result.
+    Script,
+}
+
+/// A name that stands for nothing, at its first place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnknownName {
+    pub name: String,
+    pub called: bool,
+    pub line: u32,
+    pub column: u32,
+}
+
 /// A program in the form in which the guest evaluates it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Program {
     pub source: String,
     pub entry: Entry,
+    pub entry_kind: EntryKind,
+    pub language: Language,
     /// Lines of `source` that precede the submitted text; columns are the same.
     pub lines_before: u32,
-    /// Names that the program calls and nowhere declares, each once.
-    pub unbound_calls: Vec<String>,
+    /// Names that stand for nothing, each once, in the order of the source.
+    pub unknown: Vec<UnknownName>,
+    /// Those of the given names that it uses.
+    pub used: Vec<String>,
 }
 
 /// The module system in which an implementation is written.

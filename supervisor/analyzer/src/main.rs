@@ -2,10 +2,14 @@
 //!
 //! It decides nothing; it says what a source is. A source that makes it abort costs the request.
 
+mod edits;
+mod forms;
 mod implementation;
+mod names;
 mod probe;
 mod program;
 mod source;
+mod types;
 
 use std::io::{self, Read, Write};
 
@@ -21,7 +25,7 @@ fn main() -> io::Result<()> {
     let mut output = io::stdout().lock();
     while let Some(frame) = read_frame(&mut input)? {
         let answer = match serde_json::from_slice(&frame)? {
-            Request::Program { source } => program::analyze(&source),
+            Request::Program(submission) => program::analyze(&submission),
             Request::Implementation { source } => implementation::analyze(&source),
         };
         write_frame(&mut output, &answer)?;

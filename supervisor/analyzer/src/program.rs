@@ -1,85 +1,248 @@
-//! Decides how a program starts, and wraps it so that its lines and columns stay as submitted.
+//! Reads a submitted program in whatever form it comes, decides how it starts, and wraps it so that its lines
+//! and columns stay as submitted.
 //!
-//! In this order: a top-level `main`; the whole program is one function expression; a body with
-//! top-level `return` or `await`; else a script whose completion value is the result.
+//! ```text
+//!  submitted ─► marks and fences blanked ─► types blanked ─► exports blanked ─► wrapped by its entry
+//! ```
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
 
-use analyzer::{Answer, Entry, Program, Violation};
+use analyzer::{Answer, Entry, EntryKind, Language, Program, Submission, Violation};
 use oxc_allocator::Allocator;
 use oxc_ast::ast::{
-    ArrowFunctionExpression, AwaitExpression, BindingIdentifier, BindingPattern, CallExpression, Class,
-    Declaration, Expression, ForOfStatement, Function, ModuleDeclaration, Program as Tree, ReturnStatement,
-    Statement, VariableDeclaration,
+    ArrowFunctionExpression, AwaitExpression, BindingPattern, Class, Declaration,
+    ExportDefaultDeclarationKind, Expression, ForOfStatement, Function, ImportExpression, ModuleDeclaration,
+    Program as Tree, ReturnStatement, Statement, VariableDeclaration,
 };
-use oxc_ast_visit::Visit;
-use oxc_parser::{ParseOptions, Parser};
-use oxc_span::{GetSpan, SourceType};
+use oxc_ast_visit::{Visit, walk};
+use oxc_parser::{ParseOptions, Parser, ParserReturn};
+use oxc_semantic::SemanticBuilder;
+use oxc_span::{GetSpan, SourceType, Span};
 use oxc_syntax::scope::ScopeFlags;
 
+use crate::edits::Edits;
 use crate::source::{syntax_errors, violation};
+use crate::{forms, names, types};
 
 /// A call is wrapped in one function whose head stands on a line of its own.
 const LINES_BEFORE_CALL: u32 = 1;
 
-pub fn analyze(text: &str) -> Answer {
-    let allocator = Allocator::default();
-    let options = ParseOptions { allow_return_outside_function: true, ..ParseOptions::default() };
-    let parsed = Parser::new(&allocator, text, SourceType::mjs()).with_options(options).parse();
-    let mut violations = syntax_errors(text, &parsed);
-    violations.extend(parsed.program.body.iter().filter_map(|statement| module_syntax(text, statement)));
-    if !violations.is_empty() {
-        return Answer::Refused { violations };
+/// The name of a default export that has none. A program that uses it itself is refused as a duplicate.
+const DEFAULT_EXPORT: &str = "__defaultExport";
+
+pub fn analyze(submission: &Submission) -> Answer {
+    match read(submission).and_then(|(text, language)| started(submission, &text, language)) {
+        Ok(program) => Answer::Program(program),
+        Err(violations) => Answer::Refused { violations },
     }
-    Answer::Program(Program { unbound_calls: unbound_calls(&parsed.program), ..wrap(text, &parsed.program) })
 }
 
-fn wrap(text: &str, tree: &Tree<'_>) -> Program {
-    if declares_main(tree) {
-        call("", text, "\nreturn await main(input);")
+fn parse<'a>(allocator: &'a Allocator, text: &'a str, kind: SourceType) -> ParserReturn<'a> {
+    let options = ParseOptions { allow_return_outside_function: true, ..ParseOptions::default() };
+    Parser::new(allocator, text, kind).with_options(options).parse()
+}
+
+/// The program as JavaScript without anything around it, each line and column where it was.
+fn read(submission: &Submission) -> Result<(String, Language), Vec<Violation>> {
+    let text = forms::without_marks(&submission.source);
+    let wanted = submission.language;
+    let fenced = || {
+        forms::from_fences(&text).map(|fenced| {
+            let said = fenced.says_typescript.then_some(Language::TypeScript);
+            read_as(&fenced.text, wanted.or(said))
+        })
+    };
+    if forms::has_backquote_fences(&text)
+        && let Some(program) = fenced()
+    {
+        return program;
+    }
+    match read_as(&text, wanted) {
+        Ok(program) => Ok(program),
+        Err(refused) => fenced().unwrap_or(Err(refused)),
+    }
+}
+
+/// As JavaScript, and as TypeScript where that fails and nothing else is said.
+fn read_as(text: &str, language: Option<Language>) -> Result<(String, Language), Vec<Violation>> {
+    let allocator = Allocator::default();
+    let mut refused = Vec::new();
+    if language != Some(Language::TypeScript) {
+        refused = syntax_errors(text, &parse(&allocator, text, SourceType::mjs()));
+        if refused.is_empty() {
+            return Ok((text.to_owned(), Language::JavaScript));
+        }
+    }
+    if language == Some(Language::JavaScript) {
+        return Err(refused);
+    }
+    let parsed = parse(&allocator, text, SourceType::ts());
+    let errors = syntax_errors(text, &parsed);
+    if !errors.is_empty() {
+        // What is neither is told as the JavaScript that it most likely is.
+        return Err(if refused.is_empty() { errors } else { refused });
+    }
+    types::without_types(text, &parsed.program).map(|javascript| (javascript, Language::TypeScript))
+}
+
+fn started(submission: &Submission, text: &str, language: Language) -> Result<Program, Vec<Violation>> {
+    let allocator = Allocator::default();
+    let parsed = parse(&allocator, text, SourceType::mjs());
+    let mut violations = syntax_errors(text, &parsed);
+    let tree = &parsed.program;
+    let built = SemanticBuilder::new().with_build_nodes(true).with_check_syntax_error(true).build(tree);
+    if violations.is_empty() {
+        violations.extend(built.diagnostics.errors().map(|error| {
+            // The last place is the one that contradicts the others.
+            let offset = error.labels.last().map_or(0, |label| label.offset());
+            violation(text, offset, error.message.to_string())
+        }));
+    }
+    let (edits, exported) = without_exports(text, tree, &mut violations);
+    violations.extend(dynamic_imports(text, tree));
+    let entry = submission.entry.as_deref();
+    if let Some(name) = entry.filter(|name| !declares_function(tree, name)) {
+        violations.push(violation(text, 0, format!("{name} is not a top-level function of the program")));
+    }
+    if !violations.is_empty() {
+        return Err(violations);
+    }
+    let source = edits.apply(text);
+    let (kind, wrapped) = if let Some(name) = entry {
+        (EntryKind::Entry, calling(&source, name))
+    } else if let Some(name) = exported {
+        let called = format!("(typeof {name} === 'function' ? {name}(input) : {name})");
+        (EntryKind::ExportDefault, body(&source, &format!("\nreturn await {called};")))
+    } else if submission.has_input && declares_function(tree, "execute") {
+        (EntryKind::Execute, calling(&source, "execute"))
+    } else if declares_function(tree, "main") {
+        (EntryKind::Main, calling(&source, "main"))
     } else if is_one_function(tree) {
         let end = tree.body.first().map_or(text.len(), |statement| expression_end(statement) as usize);
-        call("return await (", &text[..end], "\n)(input);")
+        (
+            EntryKind::Function,
+            format!("(async function () {{return await (\n{}\n)(input);\n}})", &source[..end]),
+        )
     } else if is_body(tree) {
-        call("", text, "")
+        (EntryKind::Body, body(&source, ""))
     } else {
-        Program { source: text.to_owned(), entry: Entry::Script, lines_before: 0, unbound_calls: Vec::new() }
-    }
-}
-
-fn call(before: &str, text: &str, after: &str) -> Program {
-    Program {
-        source: format!("(async function (input) {{{before}\n{text}{after}\n}})"),
-        entry: Entry::Call,
-        lines_before: LINES_BEFORE_CALL,
-        unbound_calls: Vec::new(),
-    }
-}
-
-fn module_syntax(text: &str, statement: &Statement<'_>) -> Option<Violation> {
-    let declaration = statement.as_module_declaration()?;
-    let message = match declaration {
-        ModuleDeclaration::ImportDeclaration(_) => {
-            "`import` is not available: the functions of the environment are already defined"
-        }
-        _ => "`export` is not available: declare `async function main()` instead",
+        (EntryKind::Script, source.into_owned())
     };
-    Some(violation(text, declaration.span().start, message))
-}
-
-fn declares_main(tree: &Tree<'_>) -> bool {
-    tree.body.iter().any(|statement| match statement.as_declaration() {
-        Some(Declaration::FunctionDeclaration(function)) => {
-            function.id.as_ref().is_some_and(|id| id.name == "main")
-        }
-        Some(Declaration::VariableDeclaration(declaration)) => binds_main_to_function(declaration),
-        _ => false,
+    let is_script = kind == EntryKind::Script;
+    Ok(Program {
+        source: wrapped,
+        entry: if is_script { Entry::Script } else { Entry::Call },
+        entry_kind: kind,
+        language,
+        lines_before: if is_script { 0 } else { LINES_BEFORE_CALL },
+        unknown: names::unknown(text, &built.semantic, &submission.known),
+        used: names::used(&built.semantic, &submission.known),
     })
 }
 
-fn binds_main_to_function(declaration: &VariableDeclaration<'_>) -> bool {
+fn body(source: &str, after: &str) -> String {
+    format!("(async function () {{\n{source}{after}\n}})")
+}
+
+fn calling(source: &str, name: &str) -> String {
+    body(source, &format!("\nreturn await {name}(input);"))
+}
+
+/// Blanks what exports say, and gives the name of the default export.
+fn without_exports(
+    text: &str,
+    tree: &Tree<'_>,
+    violations: &mut Vec<Violation>,
+) -> (Edits, Option<Cow<'static, str>>) {
+    let mut edits = Edits::default();
+    let mut exported = None;
+    for declaration in tree.body.iter().filter_map(|statement| statement.as_module_declaration()) {
+        let span = declaration.span();
+        match declaration {
+            ModuleDeclaration::ImportDeclaration(_) => violations.push(violation(
+                text,
+                span.start,
+                "`import` is not available: the functions of the environment are already defined, and so is what the guest has",
+            )),
+            ModuleDeclaration::ExportDeclaration(export) => {
+                edits.blank(text, Span::new(span.start, export.declaration.span().start));
+            }
+            ModuleDeclaration::ExportNamedDeclaration(_) => edits.blank(text, span),
+            ModuleDeclaration::ExportDefaultDeclaration(export) => {
+                let (start, name) = match &export.declaration {
+                    ExportDefaultDeclarationKind::FunctionDeclaration(function) => {
+                        (function.span.start, function.id.as_ref().map(|id| id.name.to_string()))
+                    }
+                    ExportDefaultDeclarationKind::ClassDeclaration(class) => {
+                        (class.span.start, class.id.as_ref().map(|id| id.name.to_string()))
+                    }
+                    other => (other.span().start, None),
+                };
+                let before = Span::new(span.start, start);
+                match name {
+                    Some(name) => {
+                        edits.blank(text, before);
+                        exported = Some(Cow::Owned(name));
+                    }
+                    None => {
+                        let breaks: String = text[before.start as usize..before.end as usize]
+                            .chars()
+                            .filter(|character| *character == '\n')
+                            .collect();
+                        edits.replace(before, format!("const {DEFAULT_EXPORT} = {breaks}"));
+                        edits.replace(Span::new(span.end, span.end), ";");
+                        exported = Some(Cow::Borrowed(DEFAULT_EXPORT));
+                    }
+                }
+            }
+            _ => violations.push(violation(
+                text,
+                span.start,
+                "`export … from` is not available: there are no other modules",
+            )),
+        }
+    }
+    (edits, exported)
+}
+
+fn dynamic_imports(text: &str, tree: &Tree<'_>) -> Vec<Violation> {
+    struct Finder<'s> {
+        text: &'s str,
+        found: Vec<Violation>,
+    }
+    impl<'a> Visit<'a> for Finder<'_> {
+        fn visit_import_expression(&mut self, it: &ImportExpression<'a>) {
+            let message = "`import()` is not available: everything that there is is already defined";
+            self.found.push(violation(self.text, it.span.start, message));
+            walk::walk_import_expression(self, it);
+        }
+    }
+    let mut finder = Finder { text, found: Vec::new() };
+    finder.visit_program(tree);
+    finder.found
+}
+
+/// Whether a top-level name stands for a function.
+fn declares_function(tree: &Tree<'_>, name: &str) -> bool {
+    let declares = |declaration: &Declaration<'_>| match declaration {
+        Declaration::FunctionDeclaration(function) => function.id.as_ref().is_some_and(|id| id.name == name),
+        Declaration::VariableDeclaration(declaration) => binds_to_function(declaration, name),
+        _ => false,
+    };
+    tree.body.iter().any(|statement| match statement {
+        Statement::ExportDeclaration(export) => declares(&export.declaration),
+        Statement::ExportDefaultDeclaration(export) => matches!(
+            &export.declaration,
+            ExportDefaultDeclarationKind::FunctionDeclaration(function)
+                if function.id.as_ref().is_some_and(|id| id.name == name)
+        ),
+        other => other.as_declaration().is_some_and(declares),
+    })
+}
+
+fn binds_to_function(declaration: &VariableDeclaration<'_>, name: &str) -> bool {
     declaration.declarations.iter().any(|declarator| {
-        let named = matches!(&declarator.id, BindingPattern::BindingIdentifier(id) if id.name == "main");
+        let named = matches!(&declarator.id, BindingPattern::BindingIdentifier(id) if id.name == name);
         named && declarator.init.as_ref().is_some_and(is_function)
     })
 }
@@ -125,7 +288,7 @@ impl<'a> Visit<'a> for BodyFinder {
 
     fn visit_for_of_statement(&mut self, statement: &ForOfStatement<'a>) {
         self.found |= statement.r#await;
-        oxc_ast_visit::walk::walk_for_of_statement(self, statement);
+        walk::walk_for_of_statement(self, statement);
     }
 
     fn visit_function(&mut self, _: &Function<'a>, _: ScopeFlags) {}
@@ -135,103 +298,119 @@ impl<'a> Visit<'a> for BodyFinder {
     fn visit_class(&mut self, _: &Class<'a>) {}
 }
 
-fn unbound_calls(tree: &Tree<'_>) -> Vec<String> {
-    let mut names = Names::default();
-    names.visit_program(tree);
-    names.called.difference(&names.declared).cloned().collect()
-}
-
-/// The names that a program declares anywhere, and those that it calls.
-#[derive(Default)]
-struct Names {
-    declared: BTreeSet<String>,
-    called: BTreeSet<String>,
-}
-
-impl<'a> Visit<'a> for Names {
-    fn visit_binding_identifier(&mut self, identifier: &BindingIdentifier<'a>) {
-        self.declared.insert(identifier.name.to_string());
-    }
-
-    fn visit_call_expression(&mut self, call: &CallExpression<'a>) {
-        if let Expression::Identifier(callee) = call.callee.without_parentheses() {
-            self.called.insert(callee.name.to_string());
-        }
-        oxc_ast_visit::walk::walk_call_expression(self, call);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn entry(text: &str) -> (Entry, String) {
-        match analyze(text) {
-            Answer::Program(program) => (program.entry, program.source),
-            other => panic!("{text}: {other:?}"),
+    fn submission(text: &str) -> Submission {
+        Submission { source: text.to_owned(), known: vec!["GetRates".to_owned()], ..Submission::default() }
+    }
+
+    fn program(submission: &Submission) -> Program {
+        match analyze(submission) {
+            Answer::Program(program) => program,
+            other => panic!("{}: {other:?}", submission.source),
         }
     }
 
     #[test]
     fn the_entry_is_decided_on_the_syntax_tree() {
-        let main = "\nreturn await main(input);";
         let cases = [
-            ("async function main() { return 1 } // end", Some(("", main))),
-            ("const main = async () => 1;", Some(("", main))),
-            ("const x = await f();", Some(("", ""))),
-            ("return 1", Some(("", ""))),
-            ("for await (const x of y) {}", Some(("", ""))),
-            ("if (x) { return }", Some(("", ""))),
-            ("const f = async () => { await g() }; f()", None),
-            ("1 + 1", None),
-            ("const main = 3;", None),
+            ("async function main() { return 1 } // end", EntryKind::Main),
+            ("const main = async () => 1;", EntryKind::Main),
+            ("export async function main() { return 1 }", EntryKind::Main),
+            ("export default async () => 1", EntryKind::ExportDefault),
+            ("export default { a: 1 }\n", EntryKind::ExportDefault),
+            (
+                "function helper() {}\nexport default async function run(input) { return helper() }",
+                EntryKind::ExportDefault,
+            ),
+            ("const x = await GetRates();", EntryKind::Body),
+            ("return 1", EntryKind::Body),
+            ("for await (const x of []) {}", EntryKind::Body),
+            ("if (1) { return }", EntryKind::Body),
+            ("async () => 1", EntryKind::Function),
+            ("// a\n(x) => x // b\n", EntryKind::Function),
+            ("/* c */ (async () => 1) ;", EntryKind::Function),
+            ("(async function () { return 1 });", EntryKind::Function),
+            ("const f = async () => { await GetRates() }; f()", EntryKind::Script),
+            ("1 + 1", EntryKind::Script),
+            ("const main = 3;", EntryKind::Script),
+            ("function execute(i) { return i }", EntryKind::Script),
         ];
         for (text, expected) in cases {
-            let (kind, source) = entry(text);
-            match expected {
-                Some((before, after)) => assert_eq!(
-                    source,
-                    format!("(async function (input) {{{before}\n{text}{after}\n}})"),
-                    "{text}"
-                ),
-                None => assert_eq!((kind, source.as_str()), (Entry::Script, text), "{text}"),
+            let program = program(&submission(text));
+            assert_eq!(program.entry_kind, expected, "{text}");
+            let shift = usize::try_from(program.lines_before).unwrap();
+            for (line, wrapped) in text.lines().zip(program.source.lines().skip(shift)) {
+                // A default export without a name moves columns, and what follows a function is left out.
+                let moved = line.contains("export default") || expected == EntryKind::Function;
+                assert!(moved || wrapped.contains(line.trim_start_matches("export ")), "{wrapped}");
             }
         }
+        let with_input = Submission {
+            has_input: true,
+            ..submission("function main() {}\nfunction execute(i) { return i }")
+        };
+        assert_eq!(program(&with_input).entry_kind, EntryKind::Execute);
+        let named = Submission {
+            entry: Some("second".to_owned()),
+            ..submission("function main() {}\nconst second = () => 2")
+        };
+        assert_eq!(program(&named).entry_kind, EntryKind::Entry);
+        let missing = Submission { entry: Some("third".to_owned()), ..named };
+        assert!(matches!(analyze(&missing), Answer::Refused { .. }));
     }
 
     #[test]
-    fn one_function_expression_is_called_whatever_stands_around_it() {
-        for text in [
-            "async () => 1",
-            "(async function () { return 1 });",
-            "// a\n(x) => x // b\n",
-            "/* c */ (async () => 1) ;",
-        ] {
-            let (kind, source) = entry(text);
-            assert_eq!(kind, Entry::Call, "{text}");
-            assert!(source.starts_with("(async function (input) {return await (\n"), "{source}");
-            assert!(source.ends_with("\n)(input);\n})"), "{source}");
+    fn every_form_of_source_is_read_and_its_lines_stay() {
+        let cases = [
+            ("Here is the program:\n```js\nreturn 1\n```\nIt returns one.", Language::JavaScript, 3),
+            ("```ts\nconst a: number = 1;\nreturn a\n```", Language::TypeScript, 3),
+            ("\u{feff}#!/usr/bin/env node\r\nreturn 1", Language::JavaScript, 2),
+            ("const a: number = 1;\nreturn a", Language::TypeScript, 2),
+            ("'use strict';\nreturn `\n~~~js\nno\n~~~\n`", Language::JavaScript, 2),
+            ("interface A { b: string }\nenum E { A, B }\nreturn (E.B as number)!", Language::TypeScript, 3),
+        ];
+        for (text, language, line) in cases {
+            let program = program(&submission(text));
+            assert_eq!(program.language, language, "{text}");
+            let wanted = program.source.lines().nth(line).unwrap_or_default();
+            assert!(wanted.contains("return"), "line {line} of {}", program.source);
         }
     }
 
     #[test]
-    fn calls_of_names_that_are_nowhere_declared_are_listed() {
-        let text = "const a = 1; a(); b(); function c() { c(d(), e.f()) } try {} catch (g) { g() } (h)(); b(); ({ i }) => i()";
-        let Answer::Program(program) = analyze(text) else { panic!("{text} was refused") };
-        assert_eq!(program.unbound_calls, ["b", "d", "h"]);
+    fn names_that_stand_for_nothing_are_told_with_their_place() {
+        let text = "const a = 1; a();\nGetRats(); function c() { c(d(), e.f()) } try { risky() } catch (g) { g() }\nif (typeof maybe === 'undefined') h; GetRates(); ({ i }) => i()";
+        let unknown = program(&submission(text)).unknown;
+        let found: Vec<_> =
+            unknown.iter().map(|name| (name.name.as_str(), name.called, name.line, name.column)).collect();
+        assert_eq!(
+            found,
+            [("GetRats", true, 2, 1), ("d", true, 2, 29), ("e", false, 2, 34), ("h", false, 3, 35)]
+        );
     }
 
     #[test]
     fn refusals_say_where() {
-        let cases = [("let x = ;", 1, 9), ("\n  import a from 'b'", 2, 3), ("a\nexport const b = 1", 2, 1)];
+        let cases = [
+            ("let x = ;", 1, 9),
+            ("\n  import a from 'b'", 2, 3),
+            ("a\nexport * from 'b'", 2, 1),
+            ("f();\nawait import('fs')", 2, 7),
+            ("let a = 1;\nlet a = 2", 2, 5),
+        ];
         for (text, line, column) in cases {
-            let Answer::Refused { violations } = analyze(text) else { panic!("{text} was accepted") };
+            let Answer::Refused { violations } = analyze(&submission(text)) else {
+                panic!("{text} was accepted")
+            };
             assert_eq!((violations[0].line, violations[0].column), (line, column), "{text}: {violations:?}");
         }
     }
 
     #[test]
     fn a_wrapper_cannot_be_closed_from_inside() {
-        assert!(matches!(analyze("}); (function () {"), Answer::Refused { .. }));
+        assert!(matches!(analyze(&submission("}); (function () {")), Answer::Refused { .. }));
     }
 }

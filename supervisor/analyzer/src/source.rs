@@ -24,7 +24,7 @@ pub fn syntax_errors(text: &str, parsed: &ParserReturn<'_>) -> Vec<Violation> {
 }
 
 /// Line and column from 1; lines end as ECMAScript says (LF, CR, CRLF, U+2028, U+2029).
-fn position(text: &str, offset: usize) -> (u32, u32) {
+pub fn position(text: &str, offset: usize) -> (u32, u32) {
     let mut end = offset.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;

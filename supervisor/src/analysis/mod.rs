@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use analyzer::{Answer, FRAME_BYTES_MAX, Implementation, Program, Request, Violation};
+use analyzer::{Answer, FRAME_BYTES_MAX, Implementation, Program, Request, Submission, Violation};
 use jail::Kind;
 use tokio::sync::{Mutex, Semaphore};
 
@@ -64,8 +64,8 @@ impl Analysis {
     }
 
     /// How a submitted program is run.
-    pub async fn program(&self, source: &str) -> Result<Program, AnalysisError> {
-        match self.ask(Request::Program { source: source.to_owned() }).await? {
+    pub async fn program(&self, submission: Submission) -> Result<Program, AnalysisError> {
+        match self.ask(Request::Program(submission)).await? {
             Answer::Program(program) => Ok(program),
             Answer::Refused { violations } => Err(AnalysisError::Refused(violations)),
             Answer::Implementation(_) => Err(AnalysisError::OutOfTurn),

@@ -19,6 +19,8 @@ pub const PACKAGE_JSON_BYTES_MAX: usize = 256 * 1024;
 pub const PACKAGE_LOCK_BYTES_MAX: usize = 6 * 1024 * 1024;
 /// Program input and metadata, as JSON.
 pub const INPUT_BYTES_MAX: usize = 1024 * 1024;
+/// Values that a request gives a program by their names.
+pub const CONTEXT_KEYS_MAX: usize = 100;
 pub const METADATA_BYTES_MAX: usize = 16 * 1024;
 /// Each backend is a listening socket per host process.
 pub const BACKENDS_MAX: usize = 32;

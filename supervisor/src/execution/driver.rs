@@ -166,9 +166,9 @@ impl Run<'_> {
             source: program.source.clone(),
             entry: program.entry,
             lines_before: program.lines_before,
-            unbound_calls: program.unbound_calls.clone(),
             functions: environment.endowments.clone(),
             input: self.request.input().to_owned(),
+            context: self.request.given(),
             budgets: Budgets {
                 api_calls_max: environment.definition.api_calls_max(),
                 api_calls_concurrent_max: environment.definition.api_calls_concurrent_max(),

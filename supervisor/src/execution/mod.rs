@@ -14,11 +14,13 @@ mod ledger;
 mod outcome;
 mod record;
 mod request;
+mod unknown;
 mod watch;
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use analyzer::EntryKind;
 use tokio_util::sync::CancellationToken;
 
 use outcome::Outcome;
@@ -57,13 +59,19 @@ pub enum ExecutionRefusal {
     Cancelled,
 }
 
-/// A program that can start, or whose environment could not be initialized.
+/// A program that can start, or what keeps it from starting.
 struct Prepared {
     program: analyzer::Program,
     permit: Permit,
     started_at: i64,
     started: Instant,
-    lease: Result<Lease, LeaseError>,
+    lease: Result<Lease, NotStarted>,
+}
+
+enum NotStarted {
+    /// The program uses a name that stands for nothing.
+    Unknown(Box<ErrorDetails>),
+    Lease(LeaseError),
 }
 
 /// What executions need.
@@ -91,16 +99,20 @@ impl Executor {
             () = cancel.cancelled() => return Err(ExecutionRefusal::Cancelled),
         };
         let id = ExecutionId::new();
-        if let Err(error @ (LeaseError::Start(_) | LeaseError::Guest(_))) = lease {
+        let kind = program.entry_kind;
+        if let Err(NotStarted::Lease(error @ (LeaseError::Start(_) | LeaseError::Guest(_)))) = lease {
             return Err(ExecutionRefusal::Start(error));
         }
         let begun = self.audit.begin(record::beginning(&self.audit, &id, &request, started_at)).await;
         let beginning = begun.map_err(ExecutionRefusal::Audit)?;
         let mut lease = match lease {
             Ok(lease) => lease,
-            Err(error) => {
-                let outcome = outcome::initialize_failed(&error);
-                return self.record(id, request, outcome, started).await;
+            Err(reason) => {
+                let outcome = match reason {
+                    NotStarted::Unknown(error) => outcome::not_started(*error),
+                    NotStarted::Lease(error) => outcome::initialize_failed(&error),
+                };
+                return self.record(id, request, kind, outcome, started).await;
             }
         };
         if let Some((earlier, events)) = lease.host.take_up(&id) {
@@ -111,7 +123,7 @@ impl Executor {
         let replacement = async { self.pool.guest(&environment, &agent).await.ok() };
         let driven = driver::drive(&id, &request, &program, beginning, lease, cancel, replacement).await;
         let (recorded, guest) = tokio::join!(
-            self.record(id.clone(), request, driven.outcome, started),
+            self.record(id.clone(), request, kind, driven.outcome, started),
             driven.guest_left.proven_idle(&id)
         );
         if let Some(guest) = guest {
@@ -145,10 +157,17 @@ impl Executor {
     /// Everything up to the start of the program: bounded in number and in time.
     async fn prepare(&self, request: &ExecutionRequest) -> Result<Prepared, ExecutionRefusal> {
         let place = self.admission.enter(request.agent(), request.priority())?;
-        let program = self.analysis.program(request.code()).await?;
+        let program = self.analysis.program(request.submission()).await?;
         let permit = self.admission.admit(place).await?;
         let (started_at, started) = (now_ms(), Instant::now());
-        let lease = self.pool.lease(request.environment(), request.agent()).await;
+        let functions = &request.environment().endowments;
+        let lease = match unknown::error_of(&program.unknown, functions) {
+            Some(error) => Err(NotStarted::Unknown(Box::new(error))),
+            None => {
+                let lease = self.pool.lease(request.environment(), request.agent()).await;
+                lease.map_err(NotStarted::Lease)
+            }
+        };
         Ok(Prepared { program, permit, started_at, started, lease })
     }
 
@@ -156,10 +175,12 @@ impl Executor {
         &self,
         id: ExecutionId,
         request: ExecutionRequest,
+        entry_kind: EntryKind,
         outcome: Outcome,
         started: Instant,
     ) -> Result<Recorded, ExecutionRefusal> {
-        let recorded = Recorded::commit(&self.audit, id, request, outcome, started.elapsed()).await;
+        let recorded =
+            Recorded::commit(&self.audit, id, request, entry_kind, outcome, started.elapsed()).await;
         recorded.map_err(ExecutionRefusal::Audit)
     }
 }

@@ -93,9 +93,13 @@ impl Outcome {
 pub fn initialize_failed(error: &LeaseError) -> Outcome {
     let hint =
         Some("The contributor of the environment has to look at its Initialize function and its backends.");
-    let details = error_details("InitializeError", "initialize_failed", error.to_string(), hint);
+    not_started(error_details("InitializeError", "initialize_failed", error.to_string(), hint))
+}
+
+/// The outcome of a program that did not run.
+pub fn not_started(error: ErrorDetails) -> Outcome {
     Outcome {
-        end: End::Failed { status: Status::Error, error: details },
+        end: End::Failed { status: Status::Error, error },
         logs: Vec::new(),
         effects: Vec::new(),
         egress: Vec::new(),

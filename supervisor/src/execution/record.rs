@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use analyzer::EntryKind;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -20,6 +21,7 @@ use crate::store::{ExecutionEndRow, ExecutionStartRow, StoreError};
 pub struct Recorded {
     id: ExecutionId,
     request: ExecutionRequest,
+    entry_kind: EntryKind,
     outcome: Outcome,
     duration: Duration,
     _committed: Committed,
@@ -43,6 +45,7 @@ pub struct ExecutionView {
     api_call_count: u32,
     effects: Vec<Effect>,
     egress: Vec<EgressEvent>,
+    entry_kind: EntryKind,
     environment_name: String,
     user_agent_id: String,
     engine: &'static str,
@@ -90,6 +93,7 @@ impl Recorded {
         audit: &Audit,
         id: ExecutionId,
         request: ExecutionRequest,
+        entry_kind: EntryKind,
         outcome: Outcome,
         duration: Duration,
     ) -> Result<Recorded, StoreError> {
@@ -109,11 +113,11 @@ impl Recorded {
             peak_memory_bytes: outcome.peak_memory_bytes,
         };
         let committed = audit.commit(row).await?;
-        Ok(Recorded { id, request, outcome, duration, _committed: committed })
+        Ok(Recorded { id, request, entry_kind, outcome, duration, _committed: committed })
     }
 
     pub fn into_view(self) -> ExecutionView {
-        let Recorded { id, request, outcome, duration, .. } = self;
+        let Recorded { id, request, entry_kind, outcome, duration, .. } = self;
         let status = outcome.status();
         let environment = request.environment();
         let mut warnings = request.warnings().to_vec();
@@ -147,6 +151,7 @@ impl Recorded {
             api_call_count: outcome.api_call_count,
             effects: outcome.effects,
             egress: outcome.egress,
+            entry_kind,
             environment_name: environment.name().to_string(),
             user_agent_id: request.agent().to_string(),
             engine: "v8",

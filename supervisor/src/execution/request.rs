@@ -1,11 +1,13 @@
 //! `POST /api/execute` as written and checked.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use analyzer::{GLOBALS, Language, Submission};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::admission::Priority;
 use crate::config::limits;
@@ -21,6 +23,15 @@ pub struct WireExecution {
     pub environment_name: Option<String>,
     pub code: Option<String>,
     pub user_agent_id: Option<String>,
+    /// Found out where it is not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// The top-level function to call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
+    /// Given to the program by its keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<BTreeMap<String, Box<RawValue>>>,
     /// Given to the program as `input`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<Box<RawValue>>,
@@ -50,6 +61,9 @@ pub struct ExecutionRequest {
     environment: Arc<Environment>,
     agent: AgentId,
     code: String,
+    language: Option<Language>,
+    entry: Option<String>,
+    context: BTreeMap<String, Box<RawValue>>,
     input: Box<RawValue>,
     priority: Priority,
     time_max: Duration,
@@ -69,6 +83,9 @@ impl ExecutionRequest {
         if wire.code.as_ref().is_none_or(|code| code.trim().is_empty()) {
             errors.refuse("/code", "code is required and must not be empty");
         }
+        let language = wire.language.and_then(|word| errors.keep("/language", parse_language(word)));
+        let context = wire.context.unwrap_or_default();
+        check_context(&mut errors, &context);
         let timeout = wire.timeout.filter(|value| !value.is_null());
         let timeout = timeout.and_then(|value| errors.keep("/timeout", parse_timeout(&value)));
         let priority = wire
@@ -101,7 +118,19 @@ impl ExecutionRequest {
         let environment = catalogue.get(&name).ok_or(RequestRefusal::UnknownEnvironment(name))?;
         let (time_max, warnings) = allowed_time(timeout, environment.policy.time_max);
         let metadata = metadata.map(|value| value.to_string());
-        Ok(ExecutionRequest { environment, agent, code, input, priority, time_max, metadata, warnings })
+        Ok(ExecutionRequest {
+            environment,
+            agent,
+            code,
+            language,
+            entry: wire.entry,
+            context,
+            input,
+            priority,
+            time_max,
+            metadata,
+            warnings,
+        })
     }
 
     pub fn environment(&self) -> &Arc<Environment> {
@@ -114,6 +143,26 @@ impl ExecutionRequest {
 
     pub fn code(&self) -> &str {
         &self.code
+    }
+
+    /// What the analyzer is asked.
+    pub fn submission(&self) -> Submission {
+        let given = self.given();
+        Submission {
+            source: self.code.clone(),
+            language: self.language,
+            entry: self.entry.clone(),
+            has_input: self.input.get() != "null",
+            known: self.environment.endowments.iter().chain(given.keys()).cloned().collect(),
+        }
+    }
+
+    /// The values that the program finds by their names: its context, for whom it runs, and where.
+    pub fn given(&self) -> BTreeMap<String, Box<RawValue>> {
+        let own = [("__agentId", self.agent.as_str()), ("__env", self.environment.name().as_str())];
+        let texts =
+            own.into_iter().filter_map(|(name, text)| Some((name.to_owned(), to_raw_value(text).ok()?)));
+        self.context.clone().into_iter().chain(texts).collect()
     }
 
     pub fn input(&self) -> &RawValue {
@@ -139,6 +188,34 @@ impl ExecutionRequest {
 
 fn parse_priority(word: String) -> Result<Priority, String> {
     serde_json::from_value(Value::String(word)).map_err(|_| "must be high, normal or low".to_owned())
+}
+
+fn parse_language(word: String) -> Result<Language, String> {
+    serde_json::from_value(Value::String(word)).map_err(|_| "must be javascript or typescript".to_owned())
+}
+
+/// A key becomes a name of the program, beside those that it has already.
+fn check_context(errors: &mut FieldErrors, context: &BTreeMap<String, Box<RawValue>>) {
+    let bytes: usize = context.values().map(|value| value.get().len()).sum();
+    if bytes > limits::INPUT_BYTES_MAX {
+        errors.refuse("/context", format!("context is larger than {} bytes", limits::INPUT_BYTES_MAX));
+    }
+    if context.len() > limits::CONTEXT_KEYS_MAX {
+        errors.refuse("/context", format!("context has more than {} keys", limits::CONTEXT_KEYS_MAX));
+    }
+    for (key, value) in context {
+        let pointer = format!("/context/{}", key.replace('~', "~0").replace('/', "~1"));
+        let first =
+            key.chars().next().is_some_and(|first| first.is_ascii_alphabetic() || "_$".contains(first));
+        let rest = key.chars().all(|character| character.is_ascii_alphanumeric() || "_$".contains(character));
+        if !first || !rest {
+            errors.refuse(pointer, "a key of context must be a name: letters, digits, _ and $");
+        } else if GLOBALS.contains(&key.as_str()) {
+            errors.refuse(pointer, format!("{key} has a meaning of its own"));
+        } else if nesting(value.get()) > limits::NESTING_MAX {
+            errors.refuse(pointer, format!("it is nested more than {} levels deep", limits::NESTING_MAX));
+        }
+    }
 }
 
 fn parse_timeout(value: &Value) -> Result<Duration, String> {
@@ -181,6 +258,9 @@ mod tests {
             (r#"{"environmentName":"a","userAgentId":"b","code":"1","timeout":"9"}"#, "/timeout"),
             (r#"{"environmentName":"a","userAgentId":"b","code":"1","metadata":[]}"#, "/metadata"),
             (r#"{"environmentName":"a","userAgentId":"b","code":"1","priority":"now"}"#, "/priority"),
+            (r#"{"environmentName":"a","userAgentId":"b","code":"1","language":"go"}"#, "/language"),
+            (r#"{"environmentName":"a","userAgentId":"b","code":"1","context":{"a b":1}}"#, "/context/a b"),
+            (r#"{"environmentName":"a","userAgentId":"b","code":"1","context":{"JSON":1}}"#, "/context/JSON"),
             (r#"{"environmentName":"a","userAgentId":"b","code":"1"}"#, "environment a does not exist"),
         ];
         for (text, expected) in cases {

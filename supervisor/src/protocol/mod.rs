@@ -59,11 +59,11 @@ pub enum ToGuest {
         entry: analyzer::Entry,
         /// Lines of `source` before the submitted text.
         lines_before: u32,
-        /// Names that the program calls and nowhere declares.
-        unbound_calls: Vec<String>,
         /// The environment's functions.
         functions: Vec<String>,
         input: Box<RawValue>,
+        /// Values that are given by their names.
+        context: BTreeMap<String, Box<RawValue>>,
         budgets: Budgets,
     },
     Return {

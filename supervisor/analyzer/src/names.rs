@@ -1,0 +1,69 @@
+//! The names that a program uses and that stand for nothing: neither declared by it, nor a global of the guest,
+//! nor a function of the environment.
+
+use analyzer::{GLOBALS, UnknownName};
+use oxc_ast::AstKind;
+use oxc_semantic::{AstNodes, NodeId, Semantic};
+use oxc_span::GetSpan;
+use oxc_syntax::operator::UnaryOperator;
+
+use crate::source::position;
+
+/// The given names that a program uses.
+pub fn used(semantic: &Semantic<'_>, known: &[String]) -> Vec<String> {
+    let unresolved = semantic.scoping().root_unresolved_references();
+    known
+        .iter()
+        .filter(|name| unresolved.iter().any(|(used, _)| used.as_str() == name.as_str()))
+        .cloned()
+        .collect()
+}
+
+/// Each with its first place, in the order of the source. A name that is asked for with `typeof` anywhere is
+/// left to run time, and so is a place in a `try` that has a `catch`.
+pub fn unknown(source: &str, semantic: &Semantic<'_>, known: &[String]) -> Vec<UnknownName> {
+    let scoping = semantic.scoping();
+    let mut found: Vec<(u32, UnknownName)> = Vec::new();
+    for (name, references) in scoping.root_unresolved_references() {
+        let name = name.as_str();
+        if GLOBALS.contains(&name) || known.iter().any(|known| known == name) {
+            continue;
+        }
+        let places = || references.iter().map(|reference| scoping.get_reference(*reference).node_id());
+        if places().any(|node| is_asked_for(semantic.nodes(), node)) {
+            continue;
+        }
+        let undecided = places().filter(|node| !is_tried(semantic.nodes(), *node));
+        let first = undecided
+            .map(|node| (semantic.nodes().kind(node).span().start, is_called(semantic.nodes(), node)))
+            .min_by_key(|(start, _)| *start);
+        if let Some((start, called)) = first {
+            let (line, column) = position(source, start as usize);
+            found.push((start, UnknownName { name: name.to_owned(), called, line, column }));
+        }
+    }
+    found.sort_by_key(|(start, _)| *start);
+    found.into_iter().map(|(_, unknown)| unknown).collect()
+}
+
+/// `typeof name`
+fn is_asked_for(nodes: &AstNodes<'_>, node: NodeId) -> bool {
+    let parent = nodes.parent_kind(node);
+    matches!(parent, AstKind::UnaryExpression(unary) if unary.operator == UnaryOperator::Typeof)
+}
+
+/// Inside of a `try` that has a `catch`.
+fn is_tried(nodes: &AstNodes<'_>, node: NodeId) -> bool {
+    let place = nodes.kind(node).span();
+    nodes.ancestor_kinds(node).any(|kind| match kind {
+        AstKind::TryStatement(statement) => {
+            statement.handler.is_some() && statement.block.span.contains_inclusive(place)
+        }
+        _ => false,
+    })
+}
+
+fn is_called(nodes: &AstNodes<'_>, node: NodeId) -> bool {
+    let place = nodes.kind(node).span();
+    matches!(nodes.parent_kind(node), AstKind::CallExpression(call) if call.callee.span() == place)
+}

@@ -1,0 +1,203 @@
+//! Programs as models really write them, through the real service.
+
+use serde_json::{Value, json};
+
+use crate::support::Supervisor;
+
+/// Runs a request with the usual environment and agent, and the given fields beside.
+fn run(supervisor: &Supervisor, code: &str, fields: Value) -> Value {
+    let mut body = json!({ "environmentName": "test", "userAgentId": "agent", "code": code });
+    for (field, value) in fields.as_object().unwrap() {
+        body[field] = value.clone();
+    }
+    let answer = supervisor.post("/api/execute", &body);
+    assert_eq!(answer.status, 200, "{code}: {answer:?}");
+    answer.body
+}
+
+#[test]
+fn the_entry_of_every_form_is_found_and_told() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    let none = json!({});
+    let input = json!({ "input": { "n": 20 } });
+    let cases = [
+        ("export default 42", &none, "export_default", json!(42)),
+        ("export default async function (i) { return i.n + 1 }", &input, "export_default", json!(21)),
+        (
+            "const helper = (x) => x * 2;\nexport default (i) => helper(i.n);",
+            &input,
+            "export_default",
+            json!(40),
+        ),
+        ("export default class A {}\n export const b = 1;", &none, "export_default", Value::Null),
+        (
+            "async function execute(i) { return i.n } function main() { return 'main' }",
+            &input,
+            "execute",
+            json!(20),
+        ),
+        (
+            "async function execute(i) { return i } function main() { return 'main' }",
+            &none,
+            "main",
+            json!("main"),
+        ),
+        ("export const main = async () => Echo({ a: 1 });", &none, "main", json!({ "a": 1 })),
+        ("async (i) => (await Echo(i)).n", &input, "function", json!(20)),
+        ("const r = await Echo(input);\nreturn r.n", &input, "body", json!(20)),
+        ("const input = 5; input + 1", &none, "script", json!(6)),
+        ("// nothing but a value\n[1, 2].length; // end", &none, "script", json!(2)),
+    ];
+    for (code, fields, kind, expected) in cases {
+        let execution = run(&supervisor, code, fields.clone());
+        if code.contains("class A") {
+            assert_eq!(execution["entryKind"], kind, "{code}: {execution}");
+            continue;
+        }
+        let seen = (&execution["entryKind"], &execution["result"]);
+        assert_eq!(seen, (&json!(kind), &expected), "{code}: {execution}");
+    }
+    let second = "function main() { return 1 } function second(i) { return i.n }";
+    let named = run(&supervisor, second, json!({ "entry": "second", "input": { "n": 7 } }));
+    assert_eq!((&named["entryKind"], &named["result"]), (&json!("entry"), &json!(7)));
+    let body = json!({ "environmentName": "test", "userAgentId": "a", "code": second, "entry": "third" });
+    let missing = supervisor.post("/api/execute", &body);
+    assert_eq!(missing.status, 400);
+    assert!(
+        missing.body["detail"].as_str().unwrap().contains("third is not a top-level function"),
+        "{missing:?}"
+    );
+}
+
+#[test]
+fn every_form_of_source_runs_and_errors_keep_their_place() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    let cases = [
+        "```js\nreturn await Echo({ a: 1 })\n```",
+        "Sure, here it is:\n\n```javascript\nconst r = await Echo({ a: 1 });\nreturn r;\n```\n\nIt echoes.",
+        "```ts\nconst r: { a: number } = await Echo({ a: 1 });\nreturn r as unknown;\n```",
+        "~~~\nreturn await Echo({ a: 1 })\n~~~",
+        "```js\nreturn await Echo({ a: 1 })",
+        "\u{feff}return await Echo({ a: 1 })",
+        "#!/usr/bin/env node\nreturn await Echo({ a: 1 })",
+        "const r = await Echo({ a: 1 });\r\n\r\nreturn r;\r\n",
+        "'use strict';\nreturn await Echo({ a: 1 })",
+        "const text = 'a\u{2028}b';\nreturn await Echo({ a: text.length - 2 })",
+        "interface R { a: number }\nconst r = (await Echo({ a: 1 })) as R;\nreturn r!;",
+        "enum Level { Low, High = 5, Top }\nreturn await Echo({ a: Level.Top - Level.High } satisfies object)",
+        "class Box<T> { constructor(private readonly value: T) {} get(): T { return this.value } }\nreturn await Echo({ a: new Box<number>(1).get() })",
+        "async function main<T>(input?: T): Promise<unknown> { return Echo({ a: 1 }) }",
+        "type Pair = [string, number];\nconst pairs: Pair[] = [['a', 1]];\nreturn Object.fromEntries(pairs)",
+    ];
+    for code in cases {
+        assert_eq!(run(&supervisor, code, json!({}))["result"], json!({ "a": 1 }), "{code}");
+    }
+    let placed = [
+        ("Text\n```ts\nconst a: number = 1;\n  throw new TypeError('no');\n```", 4, 9),
+        (
+            "interface A { b: string }\nconst f = (x: A): never => { throw new TypeError('no') };\nf({ b: '' })",
+            2,
+            36,
+        ),
+        ("export default () => {\n  null.a;\n}", 2, 8),
+    ];
+    for (code, line, column) in placed {
+        let details = run(&supervisor, code, json!({}))["errorDetails"].clone();
+        assert_eq!(
+            (&details["line"], &details["column"]),
+            (&json!(line), &json!(column)),
+            "{code}: {details}"
+        );
+    }
+    let said = json!({ "language": "typescript" });
+    assert_eq!(run(&supervisor, "const a = <number>1; return a", said)["result"], 1);
+}
+
+#[test]
+fn what_a_request_gives_is_found_by_its_name() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    let fields = json!({ "input": { "n": 1 }, "context": { "region": "eu", "limits": [1, 2], "$x": null } });
+    let code = "return [input.n, region, limits.length, $x, __agentId, __env]";
+    assert_eq!(run(&supervisor, code, fields)["result"], json!([1, "eu", 2, null, "agent", "test"]));
+    assert_eq!(run(&supervisor, "return typeof region", json!({}))["result"], "undefined");
+    let body = json!({ "environmentName": "test", "userAgentId": "a", "code": "1", "context": { "a-b": 1, "Map": 2 } });
+    let refused = supervisor.post("/api/execute", &body);
+    assert_eq!((refused.status, refused.body["errors"].as_array().unwrap().len()), (400, 2), "{refused:?}");
+}
+
+#[test]
+fn a_name_that_stands_for_nothing_fails_before_anything_runs() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    let cases = [
+        ("await Echo({}); return await Ecko({})", "api_not_provisioned", 1, 30, "Did you mean Echo?"),
+        (
+            "await Echo({});\nreturn total",
+            "reference_error",
+            2,
+            8,
+            "Functions of this environment: Echo, Who",
+        ),
+        ("await Echo({});\n\n  const r = await fetch('http://a')", "not_available", 3, 19, "no network here"),
+        ("const fs = require('fs'); await Echo({})", "not_available", 1, 12, "Modules cannot be loaded"),
+        ("await Echo({}); undeclared = 5", "reference_error", 1, 17, "Functions"),
+    ];
+    for (code, expected, line, column, hint) in cases {
+        let execution = run(&supervisor, code, json!({}));
+        let details = &execution["errorDetails"];
+        let seen = (&details["code"], &details["line"], &details["column"]);
+        assert_eq!(seen, (&json!(expected), &json!(line), &json!(column)), "{code}: {execution}");
+        assert!(details["hint"].as_str().unwrap().contains(hint), "{details}");
+        assert_eq!(execution["apiCallCount"], 0, "nothing has run: {execution}");
+    }
+    for (code, expected) in [
+        ("return typeof process === 'undefined' ? 'none' : process.pid", json!("none")),
+        ("try { missing() } catch (error) { return error.name }", json!("TypeError")),
+        ("const { a: b, ...rest } = { a: 1, c: 2 }; return ((d = b) => [d, rest])()", json!([1, { "c": 2 }])),
+        (
+            "label: for (const x of [1, 2]) { continue label }\nreturn function named() { return typeof named }()",
+            json!("function"),
+        ),
+    ] {
+        assert_eq!(run(&supervisor, code, json!({}))["result"], expected, "{code}");
+    }
+    let records = supervisor.records();
+    assert_eq!(records.iter().filter(|record| record["status"] == "error").count(), cases.len());
+}
+
+#[test]
+fn modules_are_refused_by_name() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    for (code, word) in [
+        ("import axios from 'axios'; return 1", "`import` is not available"),
+        ("const fs = await import('fs'); return 1", "`import()` is not available"),
+        ("export * from 'a'", "`export … from`"),
+    ] {
+        let body = json!({ "environmentName": "test", "userAgentId": "a", "code": code });
+        let answer = supervisor.post("/api/execute", &body);
+        assert_eq!((answer.status, &answer.body["code"]), (400, &json!("code_syntax_error")), "{code}");
+        assert!(answer.body["detail"].as_str().unwrap().contains(word), "{answer:?}");
+    }
+}
+
+#[test]
+fn the_analyzer_knows_what_a_guest_has() {
+    let supervisor = Supervisor::start();
+    supervisor.provision_with(json!({ "limits": { "maxApiCalls": 0 } }));
+    let found = supervisor.result("return Object.getOwnPropertyNames(globalThis)");
+    let found: Vec<&str> = found.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    let functions = supervisor.get("/api/environments/test").body["endowments"].clone();
+    let own = |name: &&&str| !functions.as_array().unwrap().contains(&json!(name));
+    let unknown: Vec<_> = found.iter().filter(own).filter(|name| !analyzer::GLOBALS.contains(name)).collect();
+    assert!(unknown.is_empty(), "the analyzer would refuse these: {unknown:?}");
+    // `arguments` is a name of functions, not of the global object.
+    let missing: Vec<_> =
+        analyzer::GLOBALS.iter().filter(|name| !found.contains(name) && **name != "arguments").collect();
+    assert!(missing.is_empty(), "the analyzer would let these pass: {missing:?}");
+    let random = "return [crypto.randomUUID().length, crypto.getRandomValues(new Uint8Array(4)).length]";
+    assert_eq!(supervisor.result(random), json!([36, 4]));
+}
