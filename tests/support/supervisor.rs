@@ -238,7 +238,15 @@ impl Supervisor {
     }
 
     pub fn post(&self, path: &str, body: &Value) -> Answer {
-        answer(agent().post(self.url(path)).send_json(body))
+        let owned = self.installation.as_ref().is_some_and(Installation::has_owned_guests);
+        match (owned && path == "/api/execute", body["code"].as_str()) {
+            (true, Some(code)) => {
+                let mut body = body.clone();
+                body["code"] = format!("{OWNED_NAMES} {code}").into();
+                answer(agent().post(self.url(path)).send_json(body))
+            }
+            _ => answer(agent().post(self.url(path)).send_json(body)),
+        }
     }
 
     pub fn post_text(&self, path: &str, content_type: &str, body: &str) -> Answer {
@@ -351,6 +359,10 @@ impl Drop for Supervisor {
         wait_for("the supervisor to end", || child.try_wait().unwrap());
     }
 }
+
+/// What the analyzer does not know and an owned guest has, as a program that broke out of SES finds it.
+const OWNED_NAMES: &str =
+    "const { node, frame, raw, executionId, received, syscall, process, setImmediate, Buffer } = globalThis;";
 
 /// The definition of `test`, with fields replaced.
 fn definition(changes: Value) -> Value {

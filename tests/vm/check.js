@@ -22,6 +22,9 @@ const provision = (name, codeImplementation) =>
 
 const execute = (environmentName, userAgentId, code, timeout) => post('/api/execute', { environmentName, userAgentId, code, timeout });
 
+/** What the analyzer does not know, and an owned guest has. */
+const owned = (code) => `const { frame, received, executionId, syscall } = globalThis; ${code}`;
+
 /** Runs `act` while a supervisor serves, and ends it in order. */
 const serving = async (installation, data, act) => {
   const supervisor = spawn(`${installation}/bin/supervisor`, ['serve', '--listen', '127.0.0.1:3000', '--data-dir', data], {
@@ -102,8 +105,8 @@ const attacked = () =>
        while (!received.length) await new Promise((go) => setTimeout(go, 1));
        const [{ return: answer }] = received.splice(0); return answer.value`;
     const kinds = {
-      guest: (line) => execute('test', 'a', `return Number(syscall(${JSON.stringify(line)}))`, 60_000),
-      host: (line) => execute('raw', 'a', call(line), 60_000),
+      guest: (line) => execute('test', 'a', owned(`return Number(syscall(${JSON.stringify(line)}))`), 60_000),
+      host: (line) => execute('raw', 'a', owned(call(line)), 60_000),
     };
     for (const [kind, attempt] of Object.entries(kinds)) {
       const own = await attempt('39');
