@@ -169,6 +169,34 @@ fn a_name_that_stands_for_nothing_fails_before_anything_runs() {
 }
 
 #[test]
+fn what_ses_would_refuse_in_a_text_keeps_its_meaning() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    let cases = [
+        ("return 'import(' + \"eval('1')\" + '<!-- -->'", json!("import(eval('1')<!-- -->")),
+        ("return `import(${1}) eval(2) <!-- -->`", json!("import(1) eval(2) <!-- -->")),
+        ("return [/import(x)|eval(y)/.test('evaly'), /<!--|-->/.test('a --> b')]", json!([true, true])),
+        ("// import('a')\n/* eval('b') <!-- --> */ return 1", json!(1)),
+        ("let n = 3; let s = 0; while (n-->0) s += n; return s", json!(3)),
+        ("let b = 2; return 1<!--b", json!(false)),
+        ("const o = { eval: 1, import: 2 }; return o.eval + o.import", json!(3)),
+        ("const s = \"<script>import('x')</script>\"; return s.length", json!(28)),
+        ("return '\\\\import(' + '\\import('", json!("\\import(import(")),
+    ];
+    for (code, expected) in cases {
+        assert_eq!(run(&supervisor, code, json!({}))["result"], expected, "{code}");
+    }
+    let moved = run(&supervisor, "const a = 'import(x)'; null.b", json!({}))["errorDetails"].clone();
+    assert_eq!((&moved["line"], &moved["column"]), (&json!(1), &json!(29)), "{moved}");
+    let body = json!({ "environmentName": "test", "userAgentId": "a", "code": "return eval('1')" });
+    let refused = supervisor.post("/api/execute", &body);
+    assert!(
+        refused.body["detail"].as_str().unwrap().contains("direct `eval` is not available"),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn modules_are_refused_by_name() {
     let supervisor = Supervisor::start();
     supervisor.provision();
@@ -200,4 +228,28 @@ fn the_analyzer_knows_what_a_guest_has() {
     assert!(missing.is_empty(), "the analyzer would let these pass: {missing:?}");
     let random = "return [crypto.randomUUID().length, crypto.getRandomValues(new Uint8Array(4)).length]";
     assert_eq!(supervisor.result(random), json!([36, 4]));
+}
+
+#[test]
+fn a_program_can_be_examined_without_being_run() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    let examine = |code: &str| {
+        let body = json!({ "environmentName": "test", "userAgentId": "a", "code": code, "input": 1, "context": { "region": "eu" } });
+        let answer = supervisor.post("/api/analyze", &body);
+        (answer.status, answer.body)
+    };
+    let (status, good) =
+        examine("```ts\nasync function execute(i: number) { return Echo({ i, region }) }\n```");
+    assert_eq!(status, 200);
+    assert_eq!(
+        (&good["valid"], &good["entryKind"], &good["language"], &good["functions"]),
+        (&json!(true), &json!("execute"), &json!("typescript"), &json!(["Echo", "region"]))
+    );
+    let (status, unknown) = examine("return await Ecko()");
+    assert_eq!((status, &unknown["valid"]), (200, &json!(false)));
+    assert_eq!(unknown["errorDetails"]["code"], "api_not_provisioned", "{unknown}");
+    let (status, broken) = examine("let = ;");
+    assert_eq!((status, &broken["code"]), (400, &json!("code_syntax_error")));
+    assert_eq!(supervisor.records().len(), 0, "nothing was run");
 }

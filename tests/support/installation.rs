@@ -100,7 +100,6 @@ impl Installation {
 
 /// `fixtures/raw.c`, compiled once for all tests.
 pub struct RawPrograms {
-    _folder: TempDir,
     pub program: PathBuf,
     pub addon: PathBuf,
 }
@@ -109,16 +108,22 @@ impl RawPrograms {
     pub fn built() -> &'static RawPrograms {
         static BUILT: OnceLock<RawPrograms> = OnceLock::new();
         BUILT.get_or_init(|| {
-            let folder = tempfile::Builder::new().prefix("cloister-raw-").tempdir().unwrap();
-            let (program, addon) = (folder.path().join("raw"), folder.path().join("raw.node"));
+            let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
             let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/raw.c");
-            let shared: &[&str] = &["-shared", "-fPIC", "-DADDON"];
-            for (target, flags) in [(&program, [].as_slice()), (&addon, shared)] {
+            let compile = |name: &str, flags: &[&str]| {
+                // Under a name of its own first: another test binary may be using the one from before.
+                let (made, place) =
+                    (folder.join(format!("{name}.{}", std::process::id())), folder.join(name));
                 let mut compiler = Command::new("cc");
-                let compiled = compiler.args(["-O1", "-o"]).arg(target).args(flags).arg(&source).status();
+                let compiled = compiler.args(["-O1", "-o"]).arg(&made).args(flags).arg(&source).status();
                 assert!(compiled.unwrap().success());
+                std::fs::rename(made, &place).unwrap();
+                place
+            };
+            RawPrograms {
+                program: compile("raw", &[]),
+                addon: compile("raw.node", &["-shared", "-fPIC", "-DADDON"]),
             }
-            RawPrograms { _folder: folder, program, addon }
         })
     }
 }

@@ -8,19 +8,27 @@ import { text } from './json.js';
 /** The name under which V8 knows the program; the supervisor's analyzer uses the same. */
 export const SOURCE_NAME = 'program.js';
 
+/**
+ * How the text that runs differs from the one that was submitted.
+ *
+ * @typedef {{ linesBefore: number, shifts: import('../shared/protocol.js').Shift[] }} Rewriting
+ */
+
 const FRAMES_MAX = 10;
 const MESSAGE_CHARS_MAX = 4000;
 
 /**
  * @param {string} stack
- * @param {number} linesBefore  lines that precede the submitted source
+ * @param {Rewriting} rewriting
  */
-const ownFrames = (stack, linesBefore) => {
+const ownFrames = (stack, { linesBefore, shifts }) => {
   const frames = [];
   for (const line of stack.split('\n')) {
     const found = /^\s*at (?:(.*?) \()?(?:.*, )?program\.js:(\d+):(\d+)\)?$/.exec(line);
     if (found && frames.length < FRAMES_MAX) {
-      const place = { line: Number(found[2]) - linesBefore, column: Number(found[3]) };
+      const line = Number(found[2]) - linesBefore;
+      const moved = shifts.filter((shift) => shift.line === line && shift.column <= Number(found[3]));
+      const place = { line, column: moved.reduce((column, shift) => column - shift.by, Number(found[3])) };
       const name = found[1] && !found[1].startsWith('eval') ? found[1].replace(/^(async )?(Object|Proxy)\./, '$1') : '';
       frames.push({ ...place, name });
     }
@@ -30,17 +38,17 @@ const ownFrames = (stack, linesBefore) => {
 
 /**
  * @param {unknown} thrown
- * @param {number} linesBefore  lines that precede the submitted source
+ * @param {Rewriting} rewriting
  * @returns {import('../shared/protocol.js').ErrorDetails}
  */
-export const describeError = (thrown, linesBefore) => {
+export const describeError = (thrown, rewriting) => {
   if (typeof thrown !== 'object' || thrown === null) {
     const message = typeof thrown === 'symbol' || typeof thrown === 'function' ? `a ${typeof thrown}` : `${thrown}`;
     return { name: 'Error', message: message.toWellFormed().slice(0, MESSAGE_CHARS_MAX), hint: 'The program threw a value that is not an Error.' };
   }
   const name = text(thrown, 'name') || 'Error';
   const message = text(thrown, 'message').slice(0, MESSAGE_CHARS_MAX);
-  const frames = ownFrames(text(thrown, 'stack'), linesBefore);
+  const frames = ownFrames(text(thrown, 'stack'), rewriting);
   const place = frames[0];
   /** @type {import('../shared/protocol.js').ErrorDetails} */
   const details = { name, message };

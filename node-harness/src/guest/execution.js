@@ -21,7 +21,7 @@ const { setImmediate } = globalThis;
  * @param {import('../shared/protocol.js').Execute} request
  */
 export const makeExecution = ({ sendText, formatLog }, request) => {
-  const { executionId, source, entry, linesBefore, functions, input, context, budgets } = request;
+  const { executionId, source, entry, linesBefore, shifts, functions, input, context, budgets } = request;
   const ownId = `"executionId":${JSON.stringify(executionId)}`;
   let settled = false;
 
@@ -41,7 +41,7 @@ export const makeExecution = ({ sendText, formatLog }, request) => {
   };
 
   /** @param {unknown} error */
-  const fail = (error) => settle('threw', `"error":${JSON.stringify(describeError(error, linesBefore))}`);
+  const fail = (error) => settle('threw', `"error":${JSON.stringify(describeError(error, { linesBefore, shifts }))}`);
 
   /** @param {import('../shared/protocol.js').LogEntry} entry */
   const sendLog = ({ level, text, truncated = false }) =>

@@ -8,7 +8,9 @@
  *
  * @typedef {{ apiCallsMax: number, apiCallsConcurrentMax: number, paramsBytesMax: number, resultBytesMax: number, logEntriesMax: number, logCharsMax: number }} Budgets
  *
- * @typedef {{ executionId: string, source: string, entry: 'call' | 'script', linesBefore: number, functions: string[], input: unknown, context: Record<string, unknown>, budgets: Budgets }} Execute
+ * @typedef {{ line: number, column: number, by: number }} Shift
+ *
+ * @typedef {{ executionId: string, source: string, entry: 'call' | 'script', linesBefore: number, shifts: Shift[], functions: string[], input: unknown, context: Record<string, unknown>, budgets: Budgets }} Execute
  *
  * @typedef {{ execute: Execute }
  *   | { return: { callId: number, value: unknown } }

@@ -1,14 +1,22 @@
 //! Changes to a source that keep its lines: whatever is put in the place of something else has as many line
-//! breaks, so a position in the result has the line that it has in what was submitted.
+//! breaks, so a position in the result has the line that it has in what was submitted. Where columns move,
+//! the shifts say by how much.
 
-use std::borrow::Cow;
-
+use analyzer::Shift;
 use oxc_span::Span;
+
+use crate::source::position;
 
 /// Replacements of parts of one text.
 #[derive(Default)]
 pub struct Edits {
     list: Vec<(u32, u32, String)>,
+}
+
+/// A text after its edits.
+pub struct Edited {
+    pub text: String,
+    pub shifts: Vec<Shift>,
 }
 
 impl Edits {
@@ -22,25 +30,45 @@ impl Edits {
         self.replace(span, blanked);
     }
 
-    pub fn apply<'a>(mut self, source: &'a str) -> Cow<'a, str> {
-        if self.list.is_empty() {
-            return Cow::Borrowed(source);
-        }
+    pub fn apply(mut self, source: &str) -> Edited {
         self.list.sort_by_key(|(start, end, _)| (*start, *end));
-        let mut result = String::with_capacity(source.len() + 64);
+        let mut text = String::with_capacity(source.len() + 64);
+        let mut moved: Vec<(usize, i64)> = Vec::new();
         let mut done = 0;
-        for (start, end, text) in self.list {
+        for (start, end, replacement) in self.list {
             // What lies inside of something that was replaced is gone already.
             if start < done {
                 continue;
             }
-            result.push_str(&source[done as usize..start as usize]);
-            result.push_str(&text);
+            text.push_str(&source[done as usize..start as usize]);
+            text.push_str(&replacement);
+            let by = units(&replacement) - units(&source[start as usize..end as usize]);
+            if by != 0 {
+                moved.push((text.len(), by));
+            }
             done = end;
         }
-        result.push_str(&source[done as usize..]);
-        Cow::Owned(result)
+        text.push_str(&source[done as usize..]);
+        let shifts = shifts(&text, moved);
+        Edited { text, shifts }
     }
+}
+
+/// The lines and columns of offsets that rise, in one pass.
+fn shifts(text: &str, moved: Vec<(usize, i64)>) -> Vec<Shift> {
+    let (mut line, mut column, mut done) = (1, 1, 0);
+    let place = |(offset, by): (usize, i64)| {
+        let (lines, columns) = position(&text[done..offset], offset - done);
+        column = if lines == 1 { column + columns - 1 } else { columns };
+        line += lines - 1;
+        done = offset;
+        Shift { line, column, by }
+    };
+    moved.into_iter().map(place).collect()
+}
+
+fn units(text: &str) -> i64 {
+    i64::try_from(text.encode_utf16().count()).unwrap_or(i64::MAX)
 }
 
 /// Spaces of the same width in UTF-16 units, and the same line breaks.
@@ -64,11 +92,20 @@ mod tests {
         let source = "a 😀b\nc";
         let mut edits = Edits::default();
         edits.blank(source, Span::new(2, 8));
-        assert_eq!(edits.apply(source), "a    \nc");
+        let edited = edits.apply(source);
+        assert_eq!((edited.text.as_str(), edited.shifts.len()), ("a    \nc", 0));
+        assert_eq!(Edits::default().apply("a").text, "a");
+    }
+
+    #[test]
+    fn shifts_say_from_where_columns_have_moved() {
         let mut edits = Edits::default();
         edits.replace(Span::new(0, 1), "x = ");
         edits.replace(Span::new(0, 0), "y; ");
-        assert_eq!(edits.apply("a\nb"), "y; x = \nb");
-        assert_eq!(Edits::default().apply("a"), "a");
+        edits.replace(Span::new(4, 5), "");
+        let edited = edits.apply("a\nb cd");
+        assert_eq!(edited.text, "y; x = \nb d");
+        let shifts: Vec<_> = edited.shifts.iter().map(|shift| (shift.line, shift.column, shift.by)).collect();
+        assert_eq!(shifts, [(1, 4, 3), (1, 8, 3), (2, 3, -1)]);
     }
 }

@@ -84,6 +84,16 @@ pub enum EntryKind {
     Script,
 }
 
+/// Where columns of `Program::source` have moved: those of a line from `column` on, by so many UTF-16 units. The
+/// line is one of the submitted text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shift {
+    pub line: u32,
+    pub column: u32,
+    pub by: i64,
+}
+
 /// A name that stands for nothing, at its first place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -102,8 +112,9 @@ pub struct Program {
     pub entry: Entry,
     pub entry_kind: EntryKind,
     pub language: Language,
-    /// Lines of `source` that precede the submitted text; columns are the same.
+    /// Lines of `source` that precede the submitted text.
     pub lines_before: u32,
+    pub shifts: Vec<Shift>,
     /// Names that stand for nothing, each once, in the order of the source.
     pub unknown: Vec<UnknownName>,
     /// Those of the given names that it uses.

@@ -9,6 +9,7 @@ mod names;
 mod probe;
 mod program;
 mod source;
+mod tokens;
 mod types;
 
 use std::io::{self, Read, Write};

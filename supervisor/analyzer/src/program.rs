@@ -20,9 +20,9 @@ use oxc_semantic::SemanticBuilder;
 use oxc_span::{GetSpan, SourceType, Span};
 use oxc_syntax::scope::ScopeFlags;
 
-use crate::edits::Edits;
+use crate::edits::{Edited, Edits};
 use crate::source::{syntax_errors, violation};
-use crate::{forms, names, types};
+use crate::{forms, names, tokens, types};
 
 /// A call is wrapped in one function whose head stands on a line of its own.
 const LINES_BEFORE_CALL: u32 = 1;
@@ -98,7 +98,14 @@ fn started(submission: &Submission, text: &str, language: Language) -> Result<Pr
             violation(text, offset, error.message.to_string())
         }));
     }
-    let (edits, exported) = without_exports(text, tree, &mut violations);
+    let (mut edits, exported) = without_exports(text, tree, &mut violations);
+    tokens::rewrite(text, tree, &mut edits, &mut violations);
+    if is_one_function(tree) {
+        // Nothing but the expression may stand between the parentheses that call it.
+        let end = tree.body.first().map_or(0, expression_end);
+        let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        edits.blank(text, Span::new(end, length));
+    }
     violations.extend(dynamic_imports(text, tree));
     let entry = submission.entry.as_deref();
     if let Some(name) = entry.filter(|name| !declares_function(tree, name)) {
@@ -107,7 +114,7 @@ fn started(submission: &Submission, text: &str, language: Language) -> Result<Pr
     if !violations.is_empty() {
         return Err(violations);
     }
-    let source = edits.apply(text);
+    let Edited { text: source, shifts } = edits.apply(text);
     let (kind, wrapped) = if let Some(name) = entry {
         (EntryKind::Entry, calling(&source, name))
     } else if let Some(name) = exported {
@@ -126,7 +133,7 @@ fn started(submission: &Submission, text: &str, language: Language) -> Result<Pr
     } else if is_body(tree) {
         (EntryKind::Body, body(&source, ""))
     } else {
-        (EntryKind::Script, source.into_owned())
+        (EntryKind::Script, source)
     };
     let is_script = kind == EntryKind::Script;
     Ok(Program {
@@ -135,6 +142,7 @@ fn started(submission: &Submission, text: &str, language: Language) -> Result<Pr
         entry_kind: kind,
         language,
         lines_before: if is_script { 0 } else { LINES_BEFORE_CALL },
+        shifts,
         unknown: names::unknown(text, &built.semantic, &submission.known),
         used: names::used(&built.semantic, &submission.known),
     })

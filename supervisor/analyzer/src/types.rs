@@ -23,7 +23,7 @@ pub fn without_types(source: &str, program: &Program<'_>) -> Result<String, Vec<
     let mut eraser = Eraser { source, edits: Edits::default(), refused: Vec::new() };
     eraser.visit_program(program);
     match eraser.refused.is_empty() {
-        true => Ok(eraser.edits.apply(source).into_owned()),
+        true => Ok(eraser.edits.apply(source).text),
         false => Err(eraser.refused),
     }
 }

@@ -166,6 +166,7 @@ impl Run<'_> {
             source: program.source.clone(),
             entry: program.entry,
             lines_before: program.lines_before,
+            shifts: program.shifts.clone(),
             functions: environment.endowments.clone(),
             input: self.request.input().to_owned(),
             context: self.request.given(),

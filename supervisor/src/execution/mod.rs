@@ -20,7 +20,8 @@ mod watch;
 use std::sync::Arc;
 use std::time::Instant;
 
-use analyzer::EntryKind;
+use analyzer::{EntryKind, Language};
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use outcome::Outcome;
@@ -74,6 +75,21 @@ enum NotStarted {
     Lease(LeaseError),
 }
 
+/// What a program is, as clients see it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Examination {
+    /// Whether it would start.
+    valid: bool,
+    entry_kind: EntryKind,
+    language: Language,
+    /// The functions and given values that it uses.
+    functions: Vec<String>,
+    error: Option<String>,
+    error_details: Option<ErrorDetails>,
+    warnings: Vec<String>,
+}
+
 /// What executions need.
 #[derive(Clone)]
 pub struct Executor {
@@ -85,6 +101,25 @@ pub struct Executor {
 }
 
 impl Executor {
+    /// Says what would run, without running it. It takes a place as an execution does, and no turn.
+    pub async fn examine(&self, request: &ExecutionRequest) -> Result<Examination, ExecutionRefusal> {
+        if self.tasks.is_shutting_down() {
+            return Err(ExecutionRefusal::ShuttingDown);
+        }
+        let _place = self.admission.enter(request.agent(), request.priority())?;
+        let program = self.analysis.program(request.submission()).await?;
+        let error = unknown::error_of(&program.unknown, &request.environment().endowments);
+        Ok(Examination {
+            valid: error.is_none(),
+            entry_kind: program.entry_kind,
+            language: program.language,
+            functions: program.used,
+            error: error.as_ref().map(|error| format!("{}: {}", error.name, error.message)),
+            error_details: error,
+            warnings: request.warnings().to_vec(),
+        })
+    }
+
     /// Runs a program. `cancel` ends it; once it has started, the record is written all the same.
     pub async fn execute(
         &self,

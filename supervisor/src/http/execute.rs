@@ -1,4 +1,4 @@
-//! `POST /api/execute`.
+//! `POST /api/execute` and `/api/analyze`.
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -11,12 +11,17 @@ use crate::config::limits;
 use crate::daemon::Daemon;
 use crate::execution::{ExecutionRefusal, ExecutionRequest, WireExecution};
 
+/// `POST /api/analyze`: the same request, and nothing is run.
+pub async fn analyze(State(daemon): State<Daemon>, request: Request) -> Result<Response, Problem> {
+    let checked = read(&daemon, request).await?;
+    let examination = daemon.executor.examine(&checked).await?;
+    Ok(json(StatusCode::OK, &examination))
+}
+
 /// Runs in a task of its own: when the client goes away, the program is cancelled, and its record is
 /// written all the same.
 pub async fn execute(State(daemon): State<Daemon>, request: Request) -> Result<Response, Problem> {
-    let wire: WireExecution = read_json(request, limits::EXECUTE_BODY_BYTES_MAX).await?;
-    let checked =
-        ExecutionRequest::check(wire, &daemon.provisioner.catalogue).map_err(ExecutionRefusal::from)?;
+    let checked = read(&daemon, request).await?;
     let cancel = daemon.tasks.stop_token();
     let _cancel_when_dropped = cancel.clone().drop_guard();
     let (reply, answer) = tokio::sync::oneshot::channel();
@@ -29,4 +34,9 @@ pub async fn execute(State(daemon): State<Daemon>, request: Request) -> Result<R
     let lost = |_| Problem::internal(&std::io::Error::other("an execution ended without an answer"));
     let recorded = answer.await.map_err(lost)??;
     Ok(json(StatusCode::OK, &recorded.into_view()))
+}
+
+async fn read(daemon: &Daemon, request: Request) -> Result<ExecutionRequest, Problem> {
+    let wire: WireExecution = read_json(request, limits::EXECUTE_BODY_BYTES_MAX).await?;
+    Ok(ExecutionRequest::check(wire, &daemon.provisioner.catalogue).map_err(ExecutionRefusal::from)?)
 }

@@ -31,6 +31,7 @@ pub fn router(daemon: Daemon) -> Router {
             get(environments::show).put(environments::replace).delete(environments::remove),
         )
         .route("/api/execute", post(execute::execute))
+        .route("/api/analyze", post(execute::analyze))
         .route("/api/version", get(health::version))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))

@@ -59,6 +59,8 @@ pub enum ToGuest {
         entry: analyzer::Entry,
         /// Lines of `source` before the submitted text.
         lines_before: u32,
+        /// Where columns of the submitted text have moved.
+        shifts: Vec<analyzer::Shift>,
         /// The environment's functions.
         functions: Vec<String>,
         input: Box<RawValue>,

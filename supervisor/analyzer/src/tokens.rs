@@ -1,0 +1,171 @@
+//! Rewrites what SES would refuse wherever it merely stands in the text: `import(`, `eval(`, `<!--` and `-->`
+//! in strings, templates, regular expressions and comments, and as operators. The program keeps its meaning;
+//! real direct `eval` is refused by name.
+//!
+//! SES looks at the text alone (`ses/src/transforms.js`), because it has no parser.
+
+use analyzer::Violation;
+use oxc_ast::ast::{
+    CallExpression, Comment, Expression, Program, RegExpLiteral, StringLiteral, TaggedTemplateExpression,
+    TemplateLiteral,
+};
+use oxc_ast_visit::{Visit, walk};
+use oxc_span::Span;
+
+use crate::edits::Edits;
+use crate::source::violation;
+
+/// What must not stand in the text, and how it stands where escapes have a meaning.
+const REFUSED: [(&str, &str); 4] =
+    [("import", "\\x69mport"), ("eval", "\\x65val"), ("<!--", "<\\x21--"), ("-->", "--\\x3e")];
+
+/// Adds the rewriting of a program to its edits.
+pub fn rewrite(source: &str, program: &Program<'_>, edits: &mut Edits, violations: &mut Vec<Violation>) {
+    let mut literals = Literals { source, edits, violations, spans: Vec::new() };
+    literals.visit_program(program);
+    let mut spans = std::mem::take(&mut literals.spans);
+    for comment in &program.comments {
+        spans.push(comment.span);
+        if holds_any(text_of(source, comment.span)) {
+            blank_comment(source, comment, edits);
+        }
+    }
+    spans.sort_unstable_by_key(|span| span.start);
+    rewrite_operators(source, &spans, edits);
+}
+
+fn text_of(source: &str, span: Span) -> &str {
+    &source[span.start as usize..span.end as usize]
+}
+
+fn holds_any(text: &str) -> bool {
+    REFUSED.iter().any(|(refused, _)| text.contains(refused))
+}
+
+fn blank_comment(source: &str, comment: &Comment, edits: &mut Edits) {
+    edits.blank(source, comment.span);
+}
+
+/// `n-->0` and `a<!--b` mean the same with a space inside.
+fn rewrite_operators(source: &str, literals: &[Span], edits: &mut Edits) {
+    for (refused, keeps) in [("-->", 2), ("<!--", 1)] {
+        for (place, _) in source.match_indices(refused) {
+            let start = u32::try_from(place).unwrap_or(u32::MAX);
+            // They do not overlap, so the last one that begins before is the only one that may hold it.
+            let before = literals.partition_point(|literal| literal.start <= start);
+            let inside = before.checked_sub(1).is_some_and(|last| start < literals[last].end);
+            if !inside {
+                let at = start + keeps;
+                edits.replace(Span::new(at, at), " ");
+            }
+        }
+    }
+}
+
+struct Literals<'s, 'e> {
+    source: &'s str,
+    edits: &'e mut Edits,
+    violations: &'e mut Vec<Violation>,
+    spans: Vec<Span>,
+}
+
+impl Literals<'_, '_> {
+    /// Writes the first character of what is refused (or the one that makes it so) as an escape.
+    fn escape(&mut self, span: Span) {
+        self.spans.push(span);
+        let text = text_of(self.source, span);
+        for (refused, escaped) in REFUSED {
+            for (place, _) in text.match_indices(refused) {
+                // A backslash before it would make something else of the escape, and has no meaning of its own
+                // before any of these characters.
+                let backslashes = text[..place].bytes().rev().take_while(|byte| *byte == b'\\').count();
+                let begin = place - backslashes % 2;
+                let offset = |place: usize| span.start + u32::try_from(place).unwrap_or(0);
+                self.edits.replace(Span::new(offset(begin), offset(place + refused.len())), escaped);
+            }
+        }
+    }
+}
+
+impl<'a> Visit<'a> for Literals<'_, '_> {
+    fn visit_string_literal(&mut self, it: &StringLiteral<'a>) {
+        self.escape(it.span);
+    }
+
+    fn visit_reg_exp_literal(&mut self, it: &RegExpLiteral<'a>) {
+        self.escape(it.span);
+    }
+
+    fn visit_template_literal(&mut self, it: &TemplateLiteral<'a>) {
+        for quasi in &it.quasis {
+            self.escape(quasi.span);
+        }
+        self.visit_expressions(&it.expressions);
+    }
+
+    fn visit_tagged_template_expression(&mut self, it: &TaggedTemplateExpression<'a>) {
+        for quasi in &it.quasi.quasis {
+            self.spans.push(quasi.span);
+            // A tag such as String.raw sees the text itself, which an escape would change.
+            if holds_any(text_of(self.source, quasi.span)) {
+                let message = "import, eval, <!-- and --> cannot stand in a tagged template: use a plain one";
+                self.violations.push(violation(self.source, quasi.span.start, message));
+            }
+        }
+        self.visit_expression(&it.tag);
+        self.visit_expressions(&it.quasi.expressions);
+    }
+
+    fn visit_call_expression(&mut self, it: &CallExpression<'a>) {
+        if matches!(&it.callee, Expression::Identifier(callee) if callee.name == "eval") {
+            let message = "direct `eval` is not available: write the code itself";
+            self.violations.push(violation(self.source, it.span.start, message));
+        }
+        walk::walk_call_expression(self, it);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oxc_allocator::Allocator;
+    use oxc_parser::Parser;
+    use oxc_span::SourceType;
+
+    use super::*;
+
+    fn rewritten(text: &str) -> Result<String, Vec<Violation>> {
+        let allocator = Allocator::default();
+        let parsed = Parser::new(&allocator, text, SourceType::mjs()).parse();
+        assert!(parsed.diagnostics.is_empty(), "{text}: {:?}", parsed.diagnostics);
+        let (mut edits, mut violations) = (Edits::default(), Vec::new());
+        rewrite(text, &parsed.program, &mut edits, &mut violations);
+        if violations.is_empty() { Ok(edits.apply(text).text) } else { Err(violations) }
+    }
+
+    #[test]
+    fn what_merely_stands_in_the_text_keeps_its_meaning() {
+        let cases = [
+            ("f('import(x)')", r"f('\x69mport(x)')"),
+            (r"f('\import(x)')", r"f('\x69mport(x)')"),
+            (r"f('\\import(x)')", r"f('\\\x69mport(x)')"),
+            ("f(`eval(${a} -->`)", r"f(`\x65val(${a} --\x3e`)"),
+            ("f(/import(a)|<!--/)", r"f(/\x69mport(a)|<\x21--/)"),
+            ("f() // import('a')", "f()               "),
+            ("/* <!-- \n --> */ f()", "        \n        f()"),
+            ("while (n-->0) f()", "while (n-- >0) f()"),
+            ("f(a<!--b)", "f(a< !--b)"),
+            ("const important = 1", "const important = 1"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(rewritten(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn real_eval_and_raw_templates_are_refused_by_name() {
+        for text in ["eval('1')", "String.raw`import(`"] {
+            assert!(rewritten(text).is_err(), "{text}");
+        }
+        assert!(rewritten("o.eval('1')").is_ok());
+    }
+}
