@@ -40,7 +40,7 @@ const run = (body, answer = () => null) =>
 test('a program ends with exactly one outcome and then idle', async () => {
   const frames = await run('setTimeout(() => { throw new Error("late") }, 60000); return (await GetRates({ day: 1 })) + 1', () => 41);
   assert.deepEqual(frames.map((frame) => Object.keys(frame)[0]), ['call', 'completed', 'idle']);
-  assert.deepEqual(frames[1], { completed: { executionId: execute.executionId, value: 42 } });
+  assert.deepEqual(frames[1], { completed: { executionId: execute.executionId, resultType: 'number', value: 42 } });
 });
 
 test('nothing of Node is within reach of a program', async () => {

@@ -44,7 +44,7 @@ fn the_answer_has_every_field() {
     }
     execution["effects"][0].as_object_mut().unwrap().remove("durationMs");
     let expected = json!({
-        "status": "completed", "isError": false, "result": "text", "executionResult": "text",
+        "status": "completed", "isError": false, "result": "text", "resultType": "string", "executionResult": "text",
         "logs": [{ "level": "log", "text": "n is 2" }, { "level": "error", "text": "{ a: [ 1 ] }" }],
         "output": "n is 2\n{ a: [ 1 ] }", "error": null, "errorDetails": null, "apiCallCount": 1,
         "effects": [{ "seq": 1, "name": "Echo", "state": "returned" }],

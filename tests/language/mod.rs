@@ -253,3 +253,35 @@ fn a_program_can_be_examined_without_being_run() {
     assert_eq!((status, &broken["code"]), (400, &json!("code_syntax_error")));
     assert_eq!(supervisor.records().len(), 0, "nothing was run");
 }
+
+#[test]
+fn the_result_says_what_it_was_and_an_error_shows_its_lines() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    for (value, expected) in [
+        ("undefined", "undefined"),
+        ("null", "null"),
+        ("1n", "bigint"),
+        ("'a'", "string"),
+        ("[1]", "array"),
+        ("({})", "object"),
+        ("new Date(0)", "date"),
+        ("new Map()", "map"),
+        ("new Set()", "set"),
+        ("new Uint8Array(1)", "typed_array"),
+        ("new Error('x')", "error"),
+        ("true", "boolean"),
+        ("1.5", "number"),
+    ] {
+        assert_eq!(
+            run(&supervisor, &format!("return {value}"), json!({}))["resultType"],
+            expected,
+            "{value}"
+        );
+    }
+    let thrown = run(&supervisor, "```js\nconst a = 1;\nthrow new Error('x')\n```", json!({}));
+    assert_eq!(thrown["errorDetails"]["frame"], "  2 | const a = 1;\n> 3 | throw new Error('x')\n  4 | ```");
+    assert_eq!(thrown["resultType"], Value::Null);
+    let unknown = run(&supervisor, "return nothing", json!({}));
+    assert_eq!(unknown["errorDetails"]["frame"], "> 1 | return nothing");
+}

@@ -8,7 +8,7 @@ import { makeConsole } from './console.js';
 import { makeEndowments } from './endowments.js';
 import { SOURCE_NAME, describeError } from './errors.js';
 import { sharedGlobals } from './globals.js';
-import { toJson } from './json.js';
+import { toJson, typeOf } from './json.js';
 import { makeTimers } from './timers.js';
 
 const { setImmediate } = globalThis;
@@ -56,7 +56,7 @@ export const makeExecution = ({ sendText, formatLog }, request) => {
     const compartment = new Compartment({ __options__: true, name: SOURCE_NAME, globals });
     const program = compartment.evaluate(`${source}\n//# sourceURL=${SOURCE_NAME}`);
     const value = await (entry === 'call' ? program() : program);
-    settle('completed', `"value":${toJson(value, 'result', budgets.resultBytesMax)}`);
+    settle('completed', `"resultType":"${typeOf(value)}","value":${toJson(value, 'result', budgets.resultBytesMax)}`);
   };
 
   return {

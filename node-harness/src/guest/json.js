@@ -135,3 +135,22 @@ export const toJson = (value, name, bytesMax) => {
   }
   return json;
 };
+
+/** What a value is, before it becomes JSON. @param {any} value @returns {string} */
+export const typeOf = (value) => {
+  if (typeof value !== 'object') {
+    return typeof value;
+  }
+  if (value === null) {
+    return 'null';
+  }
+  const kinds = /** @type {const} */ ([
+    ['array', Array.isArray(value)],
+    ['date', value instanceof Date],
+    ['map', value instanceof Map],
+    ['set', value instanceof Set],
+    ['typed_array', ArrayBuffer.isView(value)],
+    ['error', value instanceof Error],
+  ]);
+  return kinds.find(([, is]) => is)?.[0] ?? 'object';
+};

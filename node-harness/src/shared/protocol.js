@@ -26,7 +26,7 @@
  * @typedef {{ ready: {} }
  *   | { log: { executionId: string } & LogEntry }
  *   | { call: { executionId: string, callId: number, name: string, params: unknown } }
- *   | { completed: { executionId: string, value: unknown } }
+ *   | { completed: { executionId: string, value: unknown, resultType?: string } }
  *   | { threw: { executionId: string, error: ErrorDetails } }
  *   | { idle: { executionId: string } }} FromGuest
  *

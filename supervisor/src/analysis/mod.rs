@@ -38,7 +38,8 @@ pub enum AnalysisError {
 pub struct Analysis {
     launcher: Launcher,
     permits: Arc<Semaphore>,
-    idle: Arc<Mutex<Vec<Analyzer>>>,
+    /// Nothing once it is closed: an analyzer that comes back then is ended.
+    idle: Arc<Mutex<Option<Vec<Analyzer>>>>,
 }
 
 struct Analyzer {
@@ -60,7 +61,11 @@ enum Attempt {
 
 impl Analysis {
     pub fn new(launcher: Launcher) -> Analysis {
-        Analysis { launcher, permits: Arc::new(Semaphore::new(ANALYZERS_MAX)), idle: Arc::default() }
+        Analysis {
+            launcher,
+            permits: Arc::new(Semaphore::new(ANALYZERS_MAX)),
+            idle: Arc::new(Mutex::new(Some(Vec::new()))),
+        }
     }
 
     /// How a submitted program is run.
@@ -95,7 +100,7 @@ impl Analysis {
     }
 
     async fn attempt(&self, request: &Request) -> Result<Attempt, AnalysisError> {
-        let idle = self.idle.lock().await.pop().filter(Analyzer::is_usable);
+        let idle = self.idle.lock().await.as_mut().and_then(Vec::pop).filter(Analyzer::is_usable);
         let mut analyzer = match idle {
             Some(analyzer) => analyzer,
             None => self.start().await?,
@@ -106,7 +111,9 @@ impl Analysis {
         };
         match tokio::time::timeout(limits::ANALYSIS_TIME_MAX, exchange).await {
             Ok(Ok(answer)) => {
-                self.idle.lock().await.push(analyzer);
+                if let Some(idle) = self.idle.lock().await.as_mut() {
+                    idle.push(analyzer);
+                }
                 Ok(Attempt::Answered(answer))
             }
             Ok(Err(FrameError::Closed)) => {
@@ -144,8 +151,8 @@ impl Analysis {
         Ok(Analyzer { process, connection: Connection::new(socket, FRAME_BYTES_MAX, FRAME_BYTES_MAX) })
     }
 
-    /// Ends the analyzers that wait for work.
+    /// Ends the analyzers that wait for work, and those that work when they have answered.
     pub async fn close(&self) {
-        self.idle.lock().await.clear();
+        *self.idle.lock().await = None;
     }
 }

@@ -189,9 +189,9 @@ impl Run<'_> {
         match message {
             FromGuest::Log { level, text, truncated, .. } => self.log(level, text, truncated),
             FromGuest::Call { call_id, name, params, .. } => self.call(call_id, name, params).await,
-            FromGuest::Completed { value, .. } => {
+            FromGuest::Completed { value, result_type, .. } => {
                 check_result(value.get()).map_err(lied)?;
-                Err(Stop::Ended(End::Completed(value)))
+                Err(Stop::Ended(End::Completed { value, result_type }))
             }
             FromGuest::Threw { error, .. } => Err(Stop::Ended(End::Failed { status: Status::Error, error })),
             FromGuest::Ready {} | FromGuest::Idle { .. } => Err(lied("a message out of turn")),

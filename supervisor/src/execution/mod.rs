@@ -10,6 +10,7 @@
 mod check;
 mod driver;
 mod ending;
+mod excerpt;
 mod ledger;
 mod outcome;
 mod record;

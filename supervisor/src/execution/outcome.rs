@@ -7,7 +7,7 @@ use super::error_details;
 use super::ledger::Effect;
 use crate::egress::EgressEvent;
 use crate::pool::LeaseError;
-use crate::protocol::{ErrorDetails, LogLevel};
+use crate::protocol::{ErrorDetails, LogLevel, ResultType};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -49,7 +49,7 @@ pub struct LogEntry {
 
 /// The end of the program itself.
 pub enum End {
-    Completed(Box<RawValue>),
+    Completed { value: Box<RawValue>, result_type: Option<ResultType> },
     Failed { status: Status, error: ErrorDetails },
 }
 
@@ -83,7 +83,7 @@ pub struct Outcome {
 impl Outcome {
     pub fn status(&self) -> Status {
         match &self.end {
-            End::Completed(_) => Status::Completed,
+            End::Completed { .. } => Status::Completed,
             End::Failed { status, .. } => *status,
         }
     }

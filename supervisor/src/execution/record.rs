@@ -6,6 +6,7 @@ use analyzer::EntryKind;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::excerpt::excerpt;
 use super::ledger::Effect;
 use super::outcome::{End, LogEntry, Outcome, Status};
 use super::request::ExecutionRequest;
@@ -14,7 +15,7 @@ use crate::clock::milliseconds;
 use crate::config::{GuestIsolation, Isolation};
 use crate::egress::EgressEvent;
 use crate::ids::{Digest, ExecutionId};
-use crate::protocol::ErrorDetails;
+use crate::protocol::{ErrorDetails, ResultType};
 use crate::store::{ExecutionEndRow, ExecutionStartRow, StoreError};
 
 /// An execution whose record is committed: only this can be replied.
@@ -35,6 +36,7 @@ pub struct ExecutionView {
     pub status: Status,
     is_error: bool,
     result: Option<Box<RawValue>>,
+    result_type: Option<ResultType>,
     /// The value as text, or the error.
     execution_result: String,
     logs: Vec<LogEntry>,
@@ -98,7 +100,7 @@ impl Recorded {
         duration: Duration,
     ) -> Result<Recorded, StoreError> {
         let (error, result_bytes) = match &outcome.end {
-            End::Completed(value) => (None, value.get().len()),
+            End::Completed { value, .. } => (None, value.get().len()),
             End::Failed { error, .. } => (serde_json::to_string(error).ok(), 0),
         };
         let row = ExecutionEndRow {
@@ -126,9 +128,12 @@ impl Recorded {
                 "agents share guest processes in this environment: SES alone keeps them apart".to_owned(),
             );
         }
-        let (result, error_details) = match outcome.end {
-            End::Completed(value) => (Some(value), None),
-            End::Failed { error, .. } => (None, Some(error)),
+        let (result, result_type, error_details) = match outcome.end {
+            End::Completed { value, result_type } => (Some(value), result_type, None),
+            End::Failed { mut error, .. } => {
+                error.frame = error.line.and_then(|line| excerpt(request.code(), line));
+                (None, None, Some(error))
+            }
         };
         let error = error_details.as_ref().map(|error| format!("{}: {}", error.name, error.message));
         let execution_result = match (&error, &result) {
@@ -142,6 +147,7 @@ impl Recorded {
             status,
             is_error: status != Status::Completed,
             result,
+            result_type,
             execution_result,
             logs_truncated: outcome.logs.iter().any(|entry| entry.truncated),
             logs: outcome.logs,

@@ -30,6 +30,9 @@ pub struct ErrorDetails {
     /// Column in the submitted source, from 1, in UTF-16 units.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<u32>,
+    /// The line, between the one before and the one after. Only the supervisor writes it.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub frame: Option<String>,
     /// The program's own frames.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stack: Option<String>,
@@ -99,6 +102,9 @@ pub enum FromGuest {
     Completed {
         execution_id: String,
         value: Box<RawValue>,
+        /// What the value was before it became JSON.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        result_type: Option<ResultType>,
     },
     Threw {
         execution_id: String,
@@ -107,6 +113,25 @@ pub enum FromGuest {
     Idle {
         execution_id: String,
     },
+}
+
+/// What a result was before it became JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResultType {
+    Undefined,
+    Null,
+    Boolean,
+    Number,
+    Bigint,
+    String,
+    Array,
+    Date,
+    Map,
+    Set,
+    TypedArray,
+    Error,
+    Object,
 }
 
 impl FromGuest {
