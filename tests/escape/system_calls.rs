@@ -157,6 +157,10 @@ fn every_forbidden_system_call_has_a_control_that_succeeds() {
         .collect();
     assert!(failed.is_empty(), "these fail outside too, and prove nothing: {failed:?}");
     std::fs::remove_file("/tmp/cloister-probe-file").unwrap();
+    // The control of what says that no file is open: outside, one that is open is counted.
+    let opened = std::fs::File::open("/etc/passwd").unwrap();
+    let counted = Command::new(&RawPrograms::built().program).arg("files").stdin(opened).output().unwrap();
+    assert_ne!(String::from_utf8_lossy(&counted.stdout).trim(), "0");
 }
 
 #[test]

@@ -21,6 +21,8 @@ const ABSENT: [(&str, &str); 10] = [
 /// Functions that a hint lists.
 const LISTED_MAX: usize = 20;
 const NEAREST_MAX: usize = 3;
+/// A longer name is no slip, and the time that its comparison takes grows with it.
+const NAME_BYTES_MAX: usize = 100;
 
 /// The error of the first unknown name; the others are named as well.
 pub fn error_of(unknown: &[UnknownName], functions: &[String]) -> Option<ErrorDetails> {
@@ -57,6 +59,9 @@ pub fn error_of(unknown: &[UnknownName], functions: &[String]) -> Option<ErrorDe
 
 /// Names that a slip away from the given one, the nearest first.
 fn nearest<'a>(name: &str, functions: &'a [String]) -> Vec<&'a str> {
+    if name.len() > NAME_BYTES_MAX {
+        return Vec::new();
+    }
     let wanted = name.to_lowercase();
     let mut near: Vec<(usize, &str)> = functions
         .iter()
@@ -98,6 +103,13 @@ mod tests {
         assert!(!error("total", false).hint.unwrap().contains("Did you mean"));
         assert_eq!(error("fetch", true).code.as_deref(), Some("not_available"));
         assert!(error_of(&[], &[]).is_none());
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_for_a_slip_is_not_compared() {
+        let long = "a".repeat(NAME_BYTES_MAX + 1);
+        assert!(nearest(&long, std::slice::from_ref(&long)).is_empty());
+        assert_eq!(nearest(&long[1..], std::slice::from_ref(&long)).len(), 1);
     }
 
     #[test]
