@@ -279,3 +279,18 @@ fn a_tier_without_a_compiler_has_no_executable_memory() {
         }
     }
 }
+
+/// This kernel may lack the x32 way (it then answers ENOSYS); a filter that looked at numbers alone would let
+/// it through where it exists. In the jail it is the filter that answers.
+#[test]
+fn a_number_of_the_x32_way_is_refused_by_the_filter_and_not_by_the_kernel() {
+    let x32_getpid = format!("{}", 0x4000_0000 + libc::SYS_getpid);
+    assert!(
+        !matches!(outside(&x32_getpid), Fate::Killed | Fate::Other(_)),
+        "the control: it is only unknown"
+    );
+    let supervisor = Supervisor::of_installation(Installation::copy().with_raw_system_calls());
+    supervisor.provision();
+    let fate = of_execution(&supervisor.execute(&format!("return Number(syscall('{x32_getpid}'))")));
+    assert!(matches!(fate, Fate::Killed), "{}", fate.describe());
+}
