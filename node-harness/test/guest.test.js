@@ -23,6 +23,8 @@ const run = (body, answer = () => null) =>
     /** @type {any[]} */
     const frames = [];
     /** @param {any} message */
+    const exchange = ({ call }) => ({ return: { callId: call.callId, value: answer(call) } });
+    /** @param {any} message */
     const send = (message) => {
       frames.push(message);
       if (message.call) {
@@ -33,7 +35,8 @@ const run = (body, answer = () => null) =>
       }
     };
     const request = { ...execute, entry: 'call', linesBefore: 1, source: `(async function () {\n${body}\n})` };
-    const execution = makeExecution({ sendText: (json) => send(JSON.parse(json)), formatLog }, request);
+    const powers = { sendText: (/** @type {string} */ json) => send(JSON.parse(json)), exchange: (/** @type {string} */ json) => exchange(JSON.parse(json)), formatLog };
+    const execution = makeExecution(powers, request);
     execution.start();
   });
 
@@ -41,6 +44,11 @@ test('a program ends with exactly one outcome and then idle', async () => {
   const frames = await run('setTimeout(() => { throw new Error("late") }, 60000); return (await GetRates({ day: 1 })) + 1', () => 41);
   assert.deepEqual(frames.map((frame) => Object.keys(frame)[0]), ['call', 'completed', 'idle']);
   assert.deepEqual(frames[1], { completed: { executionId: execute.executionId, resultType: 'number', value: 42 } });
+});
+
+test('a function gives a promise, and its sync the value', async () => {
+  const frames = await run('return [GetRates.sync({ day: 1 }).length, GetRates.sync.name, await GetRates()]', () => 'abc');
+  assert.deepEqual(frames.at(-2).completed.value, [3, 'GetRates', 'abc']);
 });
 
 test('nothing of Node is within reach of a program', async () => {

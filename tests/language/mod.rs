@@ -1,5 +1,7 @@
 //! Programs as models really write them, through the real service.
 
+mod blocking;
+
 use serde_json::{Value, json};
 
 use crate::support::Supervisor;

@@ -361,8 +361,7 @@ impl Drop for Supervisor {
 }
 
 /// What the analyzer does not know and an owned guest has, as a program that broke out of SES finds it.
-const OWNED_NAMES: &str =
-    "const { node, frame, raw, executionId, received, syscall, process, setImmediate, Buffer } = globalThis;";
+const OWNED_NAMES: &str = "const { node, frame, raw, block, executionId, received, syscall, process, setImmediate, Buffer } = globalThis;";
 
 /// The definition of `test`, with fields replaced.
 fn definition(changes: Value) -> Value {

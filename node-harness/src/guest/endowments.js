@@ -1,23 +1,35 @@
 // @ts-check
 /**
  * The environment's functions as the program sees them: each call is a frame to the supervisor,
- * which decides whether it is made.
+ * which decides whether it is made. A function gives a promise, and its `sync` waits for the value.
  */
 import { toJson } from './json.js';
 
+/** @param {import('../shared/protocol.js').ErrorDetails} error */
+const thrown = ({ name, message, code }) => {
+  const error = Object.assign(new Error(message), code === undefined ? {} : { code });
+  if (name && name !== 'Error') {
+    Object.defineProperty(error, 'name', { value: name, configurable: true, writable: true });
+  }
+  return error;
+};
+
 /**
- * @param {(fields: string) => void} sendCall  sends a call, given the text of its fields
+ * @param {{
+ *   send: (call: string) => void,
+ *   exchange: (call: string) => import('../shared/protocol.js').ToGuest,
+ * }} powers  both take the text of a call's fields
  * @param {string[]} functions
  * @param {import('../shared/protocol.js').Budgets} budgets
  */
-export const makeEndowments = (sendCall, functions, { apiCallsMax, apiCallsConcurrentMax, paramsBytesMax }) => {
+export const makeEndowments = ({ send, exchange }, functions, { apiCallsMax, apiCallsConcurrentMax, paramsBytesMax }) => {
   /** @type {Map<number, { resolve: (value: unknown) => void, reject: (error: Error) => void }>} */
   const waiting = new Map();
   let calls = 0;
   let ended = false;
 
-  /** @param {string} name @param {unknown[]} values */
-  const call = async (name, values) => {
+  /** Counts a call. @param {string} name @param {unknown[]} values */
+  const begin = (name, values) => {
     if (ended) {
       throw new Error('the program has ended');
     }
@@ -31,18 +43,35 @@ export const makeEndowments = (sendCall, functions, { apiCallsMax, apiCallsConcu
       const message = `more than ${apiCallsConcurrentMax} API calls at the same time: await some of them before you make more`;
       throw Object.assign(new RangeError(message), { code: 'api_concurrency_limit' });
     }
-    const callId = (calls += 1);
     const params = toJson(values[0] === undefined ? {} : values[0], 'params', paramsBytesMax);
+    const callId = (calls += 1);
+    return { callId, fields: `"callId":${callId},"name":${JSON.stringify(name)},"params":${params}` };
+  };
+
+  /** @param {string} name @param {unknown[]} values */
+  const call = async (name, values) => {
+    const { callId, fields } = begin(name, values);
     return new Promise((resolve, reject) => {
       waiting.set(callId, { resolve, reject });
-      sendCall(`"callId":${callId},"name":${JSON.stringify(name)},"params":${params}`);
+      send(fields);
     });
+  };
+
+  /** @param {string} name @param {unknown[]} values */
+  const callSync = (name, values) => {
+    const answer = exchange(begin(name, values).fields);
+    if ('return' in answer) {
+      return answer.return.value;
+    }
+    throw 'throw' in answer ? thrown(answer.throw.error) : new Error('the call was not answered');
   };
 
   /** @type {Record<string, Function>} */
   const globals = {};
   for (const name of functions) {
-    globals[name] = { [name]: /** @param {...unknown} values */ (...values) => call(name, values) }[name];
+    const awaited = { [name]: /** @param {...unknown} values */ (...values) => call(name, values) }[name];
+    const sync = { [name]: /** @param {...unknown} values */ (...values) => callSync(name, values) }[name];
+    globals[name] = Object.defineProperty(awaited, 'sync', { value: sync });
   }
 
   /** @param {number} callId */
@@ -57,14 +86,7 @@ export const makeEndowments = (sendCall, functions, { apiCallsMax, apiCallsConcu
     /** @param {{ callId: number, value: unknown }} message */
     settleReturn: ({ callId, value }) => take(callId)?.resolve(value),
     /** @param {{ callId: number, error: import('../shared/protocol.js').ErrorDetails }} message */
-    settleThrow: ({ callId, error }) => {
-      const { name, message, code } = error;
-      const thrown = Object.assign(new Error(message), code === undefined ? {} : { code });
-      if (name && name !== 'Error') {
-        Object.defineProperty(thrown, 'name', { value: name, configurable: true, writable: true });
-      }
-      take(callId)?.reject(thrown);
-    },
+    settleThrow: ({ callId, error }) => take(callId)?.reject(thrown(error)),
     /** Forgets pending calls; no more can be made. */
     end: () => {
       ended = true;

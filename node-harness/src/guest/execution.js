@@ -16,17 +16,20 @@ const { setImmediate } = globalThis;
 /**
  * @param {{
  *   sendText: (json: string) => void,
+ *   exchange: (json: string) => import('../shared/protocol.js').ToGuest,
  *   formatLog: (values: unknown[]) => string,
  * }} powers
  * @param {import('../shared/protocol.js').Execute} request
  */
-export const makeExecution = ({ sendText, formatLog }, request) => {
+export const makeExecution = ({ sendText, exchange, formatLog }, request) => {
   const { executionId, source, entry, linesBefore, shifts, functions, input, context, budgets } = request;
   const ownId = `"executionId":${JSON.stringify(executionId)}`;
   let settled = false;
 
   /** Every frame carries the execution's id. @param {string} kind @param {string} [fields] */
-  const send = (kind, fields) => sendText(`{"${kind}":{${ownId}${fields === undefined ? '' : `,${fields}`}}}`);
+  const message = (kind, fields) => `{"${kind}":{${ownId}${fields === undefined ? '' : `,${fields}`}}}`;
+  /** @param {string} kind @param {string} [fields] */
+  const send = (kind, fields) => sendText(message(kind, fields));
 
   /** @param {string} kind @param {string} fields */
   const settle = (kind, fields) => {
@@ -48,7 +51,11 @@ export const makeExecution = ({ sendText, formatLog }, request) => {
     void (settled || send('log', `"level":"${level}","text":${JSON.stringify(text)},"truncated":${truncated}`));
 
   const { console, log } = makeConsole({ send: sendLog, formatLog }, budgets);
-  const endowments = makeEndowments((fields) => send('call', fields), functions, budgets);
+  const endowments = makeEndowments(
+    { send: (call) => send('call', call), exchange: (call) => exchange(message('call', call)) },
+    functions,
+    budgets,
+  );
   const timers = makeTimers(fail);
 
   const run = async () => {

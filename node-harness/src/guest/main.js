@@ -6,16 +6,18 @@
  *     node main.js <the seal>
  */
 import './perimeter.js';
-import { formatLog, onUnhandledRejection, openProtocol, seal } from '../shared/powers.js';
-import { makeFrames } from '../shared/frames.js';
+import { formatLog, onUnhandledRejection, openProtocol, seal, waitingSocket } from '../shared/powers.js';
+import { makeExchange, makeFrames } from '../shared/frames.js';
 import { makeExecution } from './execution.js';
 
 /** @type {ReturnType<typeof makeExecution> | undefined} */
 let current;
 
+const exchange = makeExchange(waitingSocket);
+
 const { send, sendText } = makeFrames(openProtocol(), (/** @type {import('../shared/protocol.js').ToGuest} */ message) => {
   if ('execute' in message) {
-    current = makeExecution({ sendText, formatLog }, message.execute);
+    current = makeExecution({ sendText, exchange, formatLog }, message.execute);
     current.start();
   } else if ('return' in message) {
     current?.settleReturn(message.return);

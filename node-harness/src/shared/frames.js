@@ -5,6 +5,15 @@
  * supervisor is trusted.
  */
 
+/** @param {string} json */
+const frameOf = (json) => {
+  const length = Buffer.byteLength(json);
+  const frame = Buffer.allocUnsafe(4 + length);
+  frame.writeUInt32BE(length, 0);
+  frame.write(json, 4);
+  return frame;
+};
+
 /**
  * @param {{
  *   write: (bytes: Buffer) => void,
@@ -31,13 +40,18 @@ export const makeFrames = ({ write, onData }, receive) => {
   });
 
   /** @param {string} json */
-  const sendText = (json) => {
-    const length = Buffer.byteLength(json);
-    const frame = Buffer.allocUnsafe(4 + length);
-    frame.writeUInt32BE(length, 0);
-    frame.write(json, 4);
-    write(frame);
-  };
+  const sendText = (json) => write(frameOf(json));
 
   return Object.freeze({ send: (message) => sendText(JSON.stringify(message)), sendText });
+};
+
+/**
+ * Sends a message and blocks until its answer is there.
+ *
+ * @param {{ write: (bytes: Buffer) => void, read: (length: number) => Buffer }} powers
+ * @returns {(json: string) => any}
+ */
+export const makeExchange = ({ write, read }) => (json) => {
+  write(frameOf(json));
+  return JSON.parse(read(read(4).readUInt32BE(0)).toString('utf8'));
 };

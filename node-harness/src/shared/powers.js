@@ -3,6 +3,7 @@
  * The powers of a jailed Node process. No other file of the guest or the host imports a builtin
  * of Node.
  */
+import { readSync, writeSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import net from 'node:net';
@@ -10,6 +11,8 @@ import util from 'node:util';
 
 /** The descriptor of the protocol socket; jail-exec puts it there. */
 const PROTOCOL_FD = 3;
+/** The same of a guest's socket for calls that it waits for; it blocks. */
+const CALLS_FD = 4;
 
 /** Opens the protocol socket. When the supervisor closes it, the process ends. */
 export const openProtocol = () => {
@@ -23,6 +26,28 @@ export const openProtocol = () => {
     onData: (listener) => void socket.on('data', listener),
   });
 };
+
+/** The socket on which everything waits. When the supervisor closes it, the process ends. */
+export const waitingSocket = Object.freeze({
+  /** @param {Buffer} bytes */
+  write: (bytes) => {
+    for (let done = 0; done < bytes.length; ) {
+      done += writeSync(CALLS_FD, bytes, done);
+    }
+  },
+  /** @param {number} length @returns {Buffer} */
+  read: (length) => {
+    const bytes = Buffer.allocUnsafe(length);
+    for (let done = 0; done < length; ) {
+      const count = readSync(CALLS_FD, bytes, done, length - done, null);
+      if (count === 0) {
+        process.exit(0);
+      }
+      done += count;
+    }
+    return bytes;
+  },
+});
 
 /** @param {(reason: unknown) => void} listener */
 export const onUnhandledRejection = (listener) => void process.on('unhandledRejection', listener);

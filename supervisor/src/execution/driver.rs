@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!          ┌── log ──► kept
-//!  guest ──┼── call ─► checked, entered, forwarded ─► host ─► return/throw ─► guest
+//!  guest ──┼── call ─► checked, entered, forwarded ─► host ─► return/throw ─► guest, the way it came
 //!          └── completed │ threw ──► end
 //!  deadline, cancellation, a lost or lying process ──► end
 //! ```
@@ -26,7 +26,7 @@ use crate::clock::milliseconds;
 use crate::config::limits;
 use crate::ids::ExecutionId;
 use crate::pool::Lease;
-use crate::protocol::frame::FrameError;
+use crate::protocol::frame::{Connection, FrameError};
 use crate::protocol::{Budgets, ErrorDetails, FromGuest, FromHost, LogLevel, ToGuest, ToHost, nesting};
 use crate::worker::{BoundHost, ExitCause, Guest, exit_of};
 
@@ -65,6 +65,7 @@ pub async fn drive(
         logs: Vec::new(),
         watch,
         heard: false,
+        waiting: None,
     };
     let mut stop = run.until_end(program).await;
     if run.was_killed_unheard(&stop).await {
@@ -103,6 +104,15 @@ struct Run<'a> {
     watch: Watch,
     /// Whether the guest said anything.
     heard: bool,
+    /// The call for which the guest blocks. It reads no answers to others meanwhile.
+    waiting: Option<u32>,
+}
+
+/// Over which of its connections the guest made a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Awaited,
+    Blocking,
 }
 
 /// How much a guest computes between the program and its first word, if there is nothing to compute.
@@ -112,16 +122,24 @@ impl Run<'_> {
     async fn until_end(&mut self, program: &analyzer::Program) -> Stop {
         self.guest.process.reset_peak();
         let execute = self.execute_message(program);
-        if let Err(stop) = self.tell_guest(&execute).await {
-            return stop;
+        if let Err(error) = self.guest.connection.queue(&execute) {
+            return Stop::GuestLost(error);
         }
         loop {
+            // A guest that does not read its answers gets no more of them, and makes no more calls. One that
+            // blocks cannot read them, so the one that it waits for must get past.
+            let has_room = self.guest.connection.queued_bytes() <= limits::ANSWERS_BYTES_MAX;
             let step = tokio::select! {
-                message = self.guest.connection.receive() => match message {
-                    Ok(message) => self.on_guest(message).await,
+                message = next(&mut self.guest.connection, has_room) => match message {
+                    Ok(Some(message)) => self.on_guest(message).await,
+                    Ok(None) => Ok(()),
                     Err(error) => Err(Stop::GuestLost(error)),
                 },
-                message = self.host.receive() => match message {
+                message = self.guest.calls.receive() => match message {
+                    Ok(message) => self.on_blocking_call(message).await,
+                    Err(error) => Err(Stop::GuestLost(error)),
+                },
+                message = self.host.receive(), if has_room || self.waiting.is_some() => match message {
                     Ok(message) => self.on_host(message).await,
                     Err(error) => Err(Stop::HostLost(error)),
                 },
@@ -182,13 +200,12 @@ impl Run<'_> {
     }
 
     async fn on_guest(&mut self, message: FromGuest) -> Result<(), Stop> {
-        self.heard = true;
-        if message.execution_id() != Some(&self.id) {
-            return Err(lied("a message of no or another execution"));
-        }
+        self.hear(&message)?;
         match message {
             FromGuest::Log { level, text, truncated, .. } => self.log(level, text, truncated),
-            FromGuest::Call { call_id, name, params, .. } => self.call(call_id, name, params).await,
+            FromGuest::Call { call_id, name, params, .. } => {
+                self.call(Way::Awaited, call_id, name, params).await
+            }
             FromGuest::Completed { value, result_type, .. } => {
                 check_result(value.get()).map_err(lied)?;
                 Err(Stop::Ended(End::Completed { value, result_type }))
@@ -198,13 +215,37 @@ impl Run<'_> {
         }
     }
 
+    async fn on_blocking_call(&mut self, message: FromGuest) -> Result<(), Stop> {
+        self.hear(&message)?;
+        match message {
+            FromGuest::Call { call_id, name, params, .. } if self.waiting.is_none() => {
+                self.call(Way::Blocking, call_id, name, params).await
+            }
+            _ => Err(lied("something else than one call at a time where it waits for answers")),
+        }
+    }
+
+    fn hear(&mut self, message: &FromGuest) -> Result<(), Stop> {
+        self.heard = true;
+        if message.execution_id() != Some(&self.id) {
+            return Err(lied("a message of no or another execution"));
+        }
+        Ok(())
+    }
+
     fn log(&mut self, level: LogLevel, text: String, truncated: bool) -> Result<(), Stop> {
         check_log(self.logs.len(), &text).map_err(lied)?;
         self.logs.push(LogEntry { level, text, truncated });
         Ok(())
     }
 
-    async fn call(&mut self, call_id: u32, name: String, params: Box<RawValue>) -> Result<(), Stop> {
+    async fn call(
+        &mut self,
+        way: Way,
+        call_id: u32,
+        name: String,
+        params: Box<RawValue>,
+    ) -> Result<(), Stop> {
         let definition = &self.request.environment().definition;
         let endowments = &self.request.environment().endowments;
         let budget = CallBudget {
@@ -216,11 +257,14 @@ impl Run<'_> {
             CallCheck::Refuse { code, message } => {
                 self.ledger.refuse(call_id, name.chars().take(NAME_CHARS_MAX).collect(), Instant::now());
                 let error = error_details("RangeError", code, message, None);
-                self.tell_guest(&ToGuest::Throw { call_id, error }).await
+                self.tell_guest(way, &ToGuest::Throw { call_id, error })
             }
             CallCheck::Forward => {
                 self.begin_record().await?;
                 self.ledger.begin(call_id, name.clone(), Instant::now());
+                if way == Way::Blocking {
+                    self.waiting = Some(call_id);
+                }
                 self.tell_host(&ToHost::Call { call_id, name, params }).await
             }
         }
@@ -243,7 +287,7 @@ impl Run<'_> {
     async fn on_host(&mut self, message: FromHost) -> Result<(), Stop> {
         match message {
             FromHost::Returned { call_id, value } => {
-                self.answered(call_id, EffectState::Returned)?;
+                let way = self.answered(call_id, EffectState::Returned)?;
                 let refused = if value.get().len() > limits::RESULT_BYTES_MAX {
                     let message =
                         format!("the function returned more than {} bytes", limits::RESULT_BYTES_MAX);
@@ -257,24 +301,29 @@ impl Run<'_> {
                 };
                 if let Some((code, message)) = refused {
                     let error = error_details("RangeError", code, message, None);
-                    return self.tell_guest(&ToGuest::Throw { call_id, error }).await;
+                    return self.tell_guest(way, &ToGuest::Throw { call_id, error });
                 }
-                self.tell_guest(&ToGuest::Return { call_id, value }).await
+                self.tell_guest(way, &ToGuest::Return { call_id, value })
             }
             FromHost::Threw { call_id: Some(call_id), error } => {
-                self.answered(call_id, EffectState::Threw)?;
+                let way = self.answered(call_id, EffectState::Threw)?;
                 let error = self.with_egress_failure(error);
-                self.tell_guest(&ToGuest::Throw { call_id, error }).await
+                self.tell_guest(way, &ToGuest::Throw { call_id, error })
             }
             _ => Err(Stop::HostLost(FrameError::Garbage("a message out of turn".to_owned()))),
         }
     }
 
-    fn answered(&mut self, call_id: u32, state: EffectState) -> Result<(), Stop> {
-        if self.ledger.end(call_id, state, Instant::now()) {
-            return Ok(());
+    /// Enters an answer, and says where it belongs.
+    fn answered(&mut self, call_id: u32, state: EffectState) -> Result<Way, Stop> {
+        if !self.ledger.end(call_id, state, Instant::now()) {
+            return Err(Stop::HostLost(FrameError::Garbage("an answer to no open call".to_owned())));
         }
-        Err(Stop::HostLost(FrameError::Garbage("an answer to no open call".to_owned())))
+        let way = if self.waiting == Some(call_id) { Way::Blocking } else { Way::Awaited };
+        if way == Way::Blocking {
+            self.waiting = None;
+        }
+        Ok(way)
     }
 
     /// A client in the host only sees its connection end; the reason is known here.
@@ -285,11 +334,13 @@ impl Run<'_> {
         error
     }
 
-    async fn tell_guest(&mut self, message: &ToGuest) -> Result<(), Stop> {
-        tokio::select! {
-            sent = self.guest.connection.send(message) => sent.map_err(Stop::GuestLost),
-            cause = self.watch.expired() => Err(Stop::Expired(cause)),
-        }
+    /// It is sent while the next message is awaited.
+    fn tell_guest(&mut self, way: Way, message: &ToGuest) -> Result<(), Stop> {
+        let connection = match way {
+            Way::Awaited => &mut self.guest.connection,
+            Way::Blocking => &mut self.guest.calls,
+        };
+        connection.queue(message).map_err(Stop::GuestLost)
     }
 
     async fn tell_host(&mut self, message: &ToHost) -> Result<(), Stop> {
@@ -298,6 +349,17 @@ impl Run<'_> {
             cause = self.watch.expired() => Err(Stop::HostStalled(cause)),
         }
     }
+}
+
+/// The next message of the guest, or none when it first has to take what waits for it.
+async fn next(
+    connection: &mut Connection<FromGuest, ToGuest>,
+    has_room: bool,
+) -> Result<Option<FromGuest>, FrameError> {
+    if has_room {
+        return connection.receive().await.map(Some);
+    }
+    connection.flush().await.map(|()| None)
 }
 
 fn lied(what: &str) -> Stop {

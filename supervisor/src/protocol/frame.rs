@@ -4,14 +4,18 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::AsRawFd as _;
 
-use bytes::Bytes;
-use futures_util::{SinkExt as _, StreamExt as _};
+use bytes::{BufMut as _, BytesMut};
+use futures_util::StreamExt as _;
 use nix::sys::socket::{MsgFlags, recv};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
+use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
+
+/// The length before each frame.
+const HEAD_BYTES: usize = 4;
 
 /// Why a connection to a jailed process is over.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +33,9 @@ pub enum FrameError {
 /// One end of a protocol socket: `In` is received, `Out` is sent.
 pub struct Connection<In, Out> {
     reader: FramedRead<OwnedReadHalf, LengthDelimitedCodec>,
-    writer: FramedWrite<OwnedWriteHalf, LengthDelimitedCodec>,
+    writer: OwnedWriteHalf,
+    /// Frames that wait to be sent; who queues them bounds them.
+    queued: BytesMut,
     in_bytes_max: usize,
     out_bytes_max: usize,
     messages: PhantomData<fn(Out) -> In>,
@@ -40,16 +46,23 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
         let (reader, writer) = socket.into_split();
         Connection {
             reader: FramedRead::new(reader, codec(in_bytes_max)),
-            writer: FramedWrite::new(writer, codec(out_bytes_max)),
+            writer,
+            queued: BytesMut::new(),
             in_bytes_max,
             out_bytes_max,
             messages: PhantomData,
         }
     }
 
-    /// The next message; safe to drop while it waits.
+    /// The next message. Sends meanwhile what is queued; safe to drop while it waits.
     pub async fn receive(&mut self) -> Result<In, FrameError> {
-        let frame = match self.reader.next().await {
+        let frame = loop {
+            tokio::select! {
+                frame = self.reader.next() => break frame,
+                sent = self.writer.write_buf(&mut self.queued), if !self.queued.is_empty() => written(sent)?,
+            }
+        };
+        let frame = match frame {
             None => return Err(FrameError::Closed),
             // The one thing that the codec refuses is a length.
             Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
@@ -83,14 +96,46 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
     }
 
     pub async fn send(&mut self, message: &Out) -> Result<(), FrameError> {
-        let body = serde_json::to_vec(message).map_err(|error| FrameError::Io(error.into()))?;
-        if body.len() > self.out_bytes_max {
-            return Err(FrameError::TooLarge { bytes_max: self.out_bytes_max });
+        self.queue(message)?;
+        self.flush().await
+    }
+
+    /// Puts a message behind those that wait to be sent.
+    pub fn queue(&mut self, message: &Out) -> Result<(), FrameError> {
+        let start = self.queued.len();
+        self.queued.put_u32(0);
+        let mut body = (&mut self.queued).writer();
+        serde_json::to_writer(&mut body, message).map_err(|error| FrameError::Io(error.into()))?;
+        let length = self.queued.len() - start - HEAD_BYTES;
+        match u32::try_from(length) {
+            Ok(head) if length <= self.out_bytes_max => {
+                self.queued[start..start + HEAD_BYTES].copy_from_slice(&head.to_be_bytes());
+                Ok(())
+            }
+            _ => {
+                self.queued.truncate(start);
+                Err(FrameError::TooLarge { bytes_max: self.out_bytes_max })
+            }
         }
-        match self.writer.send(Bytes::from(body)).await {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(FrameError::Closed),
-            result => result.map_err(FrameError::Io),
+    }
+
+    /// Sends what is queued; safe to drop while it waits.
+    pub async fn flush(&mut self) -> Result<(), FrameError> {
+        while !self.queued.is_empty() {
+            written(self.writer.write_buf(&mut self.queued).await)?;
         }
+        Ok(())
+    }
+
+    pub fn queued_bytes(&self) -> usize {
+        self.queued.len()
+    }
+}
+
+fn written(result: io::Result<usize>) -> Result<(), FrameError> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(FrameError::Closed),
+        result => result.map(drop).map_err(FrameError::Io),
     }
 }
 
@@ -104,11 +149,9 @@ fn codec(bytes_max: usize) -> LengthDelimitedCodec {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use tokio::io::AsyncWriteExt as _;
-
     use super::*;
     use crate::protocol::{FromGuest, ToGuest};
+    use proptest::prelude::*;
 
     async fn received(bytes: &[u8]) -> Result<FromGuest, FrameError> {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
@@ -158,6 +201,37 @@ mod tests {
             error: super::super::ErrorDetails { message: "x".repeat(100), ..Default::default() },
         };
         assert!(matches!(connection.send(&message).await, Err(FrameError::TooLarge { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_is_queued_is_sent_in_its_order_while_a_message_is_awaited() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut ours = Connection::<FromGuest, ToGuest>::new(ours, 64, 1 << 20);
+        let mut theirs = Connection::<ToGuest, FromGuest>::new(theirs, 1 << 20, 64);
+        // More than the socket holds, so one of them waits half written.
+        let answer = |call_id| ToGuest::Throw {
+            call_id,
+            error: super::super::ErrorDetails { message: "x".repeat(400_000), ..Default::default() },
+        };
+        for call_id in 1..=4 {
+            ours.queue(&answer(call_id)).unwrap();
+        }
+        assert!(ours.queued_bytes() > 1_600_000);
+        let receive = async {
+            let first = tokio::time::timeout(std::time::Duration::from_millis(20), ours.receive()).await;
+            assert!(first.is_err(), "nobody has said anything");
+            ours.receive().await
+        };
+        let answer = async {
+            for expected in 1..=4 {
+                let message = theirs.receive().await.unwrap();
+                assert!(matches!(message, ToGuest::Throw { call_id, .. } if call_id == expected));
+            }
+            theirs.send(&FromGuest::Ready {}).await.unwrap();
+        };
+        let (received, ()) = tokio::join!(receive, answer);
+        assert!(matches!(received, Ok(FromGuest::Ready {})));
+        assert_eq!(ours.queued_bytes(), 0);
     }
 
     /// Everything that the decoder makes of bytes that come in pieces, until the connection is over.

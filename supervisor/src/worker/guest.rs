@@ -15,6 +15,8 @@ use crate::protocol::{FromGuest, ToGuest};
 pub struct Guest {
     pub process: Process,
     pub connection: Connection<FromGuest, ToGuest>,
+    /// Where it blocks until its call is answered.
+    pub calls: Connection<FromGuest, ToGuest>,
     /// Programs that ran in it.
     pub executions: u32,
 }
@@ -22,7 +24,7 @@ pub struct Guest {
 impl Guest {
     /// Whether it lives, and has said nothing since it proved idle.
     pub fn is_usable(&self) -> bool {
-        !self.process.has_ended() && self.connection.is_quiet()
+        !self.process.has_ended() && self.connection.is_quiet() && self.calls.is_quiet()
     }
 
     pub async fn start(launcher: &Launcher, policy: &Policy) -> Result<Guest, LaunchError> {
@@ -46,11 +48,13 @@ impl Guest {
             stdout_bytes_max: limits::STDOUT_BYTES_MAX,
             folder: None,
         };
-        let (process, socket) = launcher.launch(launch).await?;
-        let mut connection =
-            Connection::new(socket, limits::FRAME_FROM_WORKER_BYTES_MAX, limits::FRAME_TO_WORKER_BYTES_MAX);
+        let (process, socket, calls) = launcher.launch_waiting(launch).await?;
+        let open = |socket| {
+            Connection::new(socket, limits::FRAME_FROM_WORKER_BYTES_MAX, limits::FRAME_TO_WORKER_BYTES_MAX)
+        };
+        let (mut connection, calls) = (open(socket), open(calls));
         let ready = await_ready(&mut connection, |message| matches!(message, FromGuest::Ready {})).await;
         let process = started(Kind::Guest, process, ready).await?;
-        Ok(Guest { process, connection, executions: 0 })
+        Ok(Guest { process, connection, calls, executions: 0 })
     }
 }
