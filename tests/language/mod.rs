@@ -50,6 +50,23 @@ fn the_entry_of_every_form_is_found_and_told() {
         ("const r = await Echo(input);\nreturn r.n", &input, "body", json!(20)),
         ("const input = 5; input + 1", &none, "script", json!(6)),
         ("// nothing but a value\n[1, 2].length; // end", &none, "script", json!(2)),
+        ("(i) => 'import(' + i.n + ')' // a --> b", &input, "function", json!("import(20)")),
+        ("const r = await Echo(input);\nr.n // the last expression", &input, "body", json!(20)),
+        (
+            "const r = await Echo(input);\nif (r.n > 5) {\n  try { r.none.n } catch { 'caught' }\n} else { 'small' }",
+            &input,
+            "body",
+            json!("caught"),
+        ),
+        ("await Echo(1); if (!input) { return 1 }", &input, "body", Value::Null),
+        ("async function main(i) { return (await Echo(i)).n }\n\nmain();", &input, "main", json!(20)),
+        ("const main = async (i) => (await Echo(i)).n\nawait main()", &input, "main", json!(20)),
+        (
+            "async function main() { return Echo('own') }\nmain().then((r) => r + '!').catch(console.error);",
+            &input,
+            "script",
+            json!("own!"),
+        ),
     ];
     for (code, fields, kind, expected) in cases {
         let execution = run(&supervisor, code, fields.clone());
@@ -57,6 +74,8 @@ fn the_entry_of_every_form_is_found_and_told() {
             assert_eq!(execution["entryKind"], kind, "{code}: {execution}");
             continue;
         }
+        let calls = execution["apiCallCount"].as_u64();
+        assert!(calls <= Some(1), "{code} ran more than once: {execution}");
         let seen = (&execution["entryKind"], &execution["result"]);
         assert_eq!(seen, (&json!(kind), &expected), "{code}: {execution}");
     }

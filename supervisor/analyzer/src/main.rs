@@ -3,6 +3,7 @@
 //! It decides nothing; it says what a source is. A source that makes it abort costs the request.
 
 mod edits;
+mod entry;
 mod forms;
 mod implementation;
 mod names;

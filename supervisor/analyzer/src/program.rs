@@ -9,18 +9,14 @@ use std::borrow::Cow;
 
 use analyzer::{Answer, Entry, EntryKind, Language, Program, Submission, Violation};
 use oxc_allocator::Allocator;
-use oxc_ast::ast::{
-    ArrowFunctionExpression, AwaitExpression, BindingPattern, Class, Declaration,
-    ExportDefaultDeclarationKind, Expression, ForOfStatement, Function, ImportExpression, ModuleDeclaration,
-    Program as Tree, ReturnStatement, Statement, VariableDeclaration,
-};
+use oxc_ast::ast::{ExportDefaultDeclarationKind, ImportExpression, ModuleDeclaration, Program as Tree};
 use oxc_ast_visit::{Visit, walk};
 use oxc_parser::{ParseOptions, Parser, ParserReturn};
 use oxc_semantic::SemanticBuilder;
 use oxc_span::{GetSpan, SourceType, Span};
-use oxc_syntax::scope::ScopeFlags;
 
 use crate::edits::{Edited, Edits};
+use crate::entry::{Start, declares_function};
 use crate::source::{syntax_errors, violation};
 use crate::{forms, names, tokens, types};
 
@@ -100,60 +96,27 @@ fn started(submission: &Submission, text: &str, language: Language) -> Result<Pr
     }
     let (mut edits, exported) = without_exports(text, tree, &mut violations);
     tokens::rewrite(text, tree, &mut edits, &mut violations);
-    if is_one_function(tree) {
-        // Nothing but the expression may stand between the parentheses that call it.
-        let end = tree.body.first().map_or(0, expression_end);
-        let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
-        edits.blank(text, Span::new(end, length));
-    }
     violations.extend(dynamic_imports(text, tree));
-    let entry = submission.entry.as_deref();
-    if let Some(name) = entry.filter(|name| !declares_function(tree, name)) {
+    if let Some(name) = submission.entry.as_deref().filter(|name| !declares_function(tree, name)) {
         violations.push(violation(text, 0, format!("{name} is not a top-level function of the program")));
     }
     if !violations.is_empty() {
         return Err(violations);
     }
+    let start = Start::decide(submission, tree, &built.semantic, exported);
+    start.prepare(text, tree, &built.semantic, &mut edits);
     let Edited { text: source, shifts } = edits.apply(text);
-    let (kind, wrapped) = if let Some(name) = entry {
-        (EntryKind::Entry, calling(&source, name))
-    } else if let Some(name) = exported {
-        let called = format!("(typeof {name} === 'function' ? {name}(input) : {name})");
-        (EntryKind::ExportDefault, body(&source, &format!("\nreturn await {called};")))
-    } else if submission.has_input && declares_function(tree, "execute") {
-        (EntryKind::Execute, calling(&source, "execute"))
-    } else if declares_function(tree, "main") {
-        (EntryKind::Main, calling(&source, "main"))
-    } else if is_one_function(tree) {
-        let end = tree.body.first().map_or(text.len(), |statement| expression_end(statement) as usize);
-        (
-            EntryKind::Function,
-            format!("(async function () {{return await (\n{}\n)(input);\n}})", &source[..end]),
-        )
-    } else if is_body(tree) {
-        (EntryKind::Body, body(&source, ""))
-    } else {
-        (EntryKind::Script, source)
-    };
-    let is_script = kind == EntryKind::Script;
+    let is_script = start.kind == EntryKind::Script;
     Ok(Program {
-        source: wrapped,
+        source: start.wrap(source),
         entry: if is_script { Entry::Script } else { Entry::Call },
-        entry_kind: kind,
+        entry_kind: start.kind,
         language,
         lines_before: if is_script { 0 } else { LINES_BEFORE_CALL },
         shifts,
         unknown: names::unknown(text, &built.semantic, &submission.known),
         used: names::used(&built.semantic, &submission.known),
     })
-}
-
-fn body(source: &str, after: &str) -> String {
-    format!("(async function () {{\n{source}{after}\n}})")
-}
-
-fn calling(source: &str, name: &str) -> String {
-    body(source, &format!("\nreturn await {name}(input);"))
 }
 
 /// Blanks what exports say, and gives the name of the default export.
@@ -230,82 +193,6 @@ fn dynamic_imports(text: &str, tree: &Tree<'_>) -> Vec<Violation> {
     finder.found
 }
 
-/// Whether a top-level name stands for a function.
-fn declares_function(tree: &Tree<'_>, name: &str) -> bool {
-    let declares = |declaration: &Declaration<'_>| match declaration {
-        Declaration::FunctionDeclaration(function) => function.id.as_ref().is_some_and(|id| id.name == name),
-        Declaration::VariableDeclaration(declaration) => binds_to_function(declaration, name),
-        _ => false,
-    };
-    tree.body.iter().any(|statement| match statement {
-        Statement::ExportDeclaration(export) => declares(&export.declaration),
-        Statement::ExportDefaultDeclaration(export) => matches!(
-            &export.declaration,
-            ExportDefaultDeclarationKind::FunctionDeclaration(function)
-                if function.id.as_ref().is_some_and(|id| id.name == name)
-        ),
-        other => other.as_declaration().is_some_and(declares),
-    })
-}
-
-fn binds_to_function(declaration: &VariableDeclaration<'_>, name: &str) -> bool {
-    declaration.declarations.iter().any(|declarator| {
-        let named = matches!(&declarator.id, BindingPattern::BindingIdentifier(id) if id.name == name);
-        named && declarator.init.as_ref().is_some_and(is_function)
-    })
-}
-
-fn is_function(expression: &Expression<'_>) -> bool {
-    matches!(
-        expression.without_parentheses(),
-        Expression::FunctionExpression(_) | Expression::ArrowFunctionExpression(_)
-    )
-}
-
-fn is_one_function(tree: &Tree<'_>) -> bool {
-    let [Statement::ExpressionStatement(statement)] = tree.body.as_slice() else { return false };
-    tree.directives.is_empty() && is_function(&statement.expression)
-}
-
-fn expression_end(statement: &Statement<'_>) -> u32 {
-    match statement {
-        Statement::ExpressionStatement(statement) => statement.expression.span().end,
-        other => other.span().end,
-    }
-}
-
-fn is_body(tree: &Tree<'_>) -> bool {
-    let mut finder = BodyFinder { found: false };
-    finder.visit_program(tree);
-    finder.found
-}
-
-/// Looks for `return` and `await` outside of every function.
-struct BodyFinder {
-    found: bool,
-}
-
-impl<'a> Visit<'a> for BodyFinder {
-    fn visit_return_statement(&mut self, _: &ReturnStatement<'a>) {
-        self.found = true;
-    }
-
-    fn visit_await_expression(&mut self, _: &AwaitExpression<'a>) {
-        self.found = true;
-    }
-
-    fn visit_for_of_statement(&mut self, statement: &ForOfStatement<'a>) {
-        self.found |= statement.r#await;
-        walk::walk_for_of_statement(self, statement);
-    }
-
-    fn visit_function(&mut self, _: &Function<'a>, _: ScopeFlags) {}
-
-    fn visit_arrow_function_expression(&mut self, _: &ArrowFunctionExpression<'a>) {}
-
-    fn visit_class(&mut self, _: &Class<'a>) {}
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -345,14 +232,23 @@ mod tests {
             ("1 + 1", EntryKind::Script),
             ("const main = 3;", EntryKind::Script),
             ("function execute(i) { return i }", EntryKind::Script),
+            ("async function main() { return 1 }\nmain();", EntryKind::Main),
+            ("const main = () => 1;\nawait main()", EntryKind::Main),
+            ("function main() { return 1 }\nmain().then(GetRates);", EntryKind::Script),
+            ("function main(a) { return a }\nawait main(1)", EntryKind::Body),
+            ("function main() { return main.length }", EntryKind::Main),
         ];
         for (text, expected) in cases {
             let program = program(&submission(text));
             assert_eq!(program.entry_kind, expected, "{text}");
             let shift = usize::try_from(program.lines_before).unwrap();
             for (line, wrapped) in text.lines().zip(program.source.lines().skip(shift)) {
-                // A default export without a name moves columns, and what follows a function is left out.
-                let moved = line.contains("export default") || expected == EntryKind::Function;
+                // A default export without a name moves columns; what follows a function and a call of `main` are
+                // left out; the last expression is returned.
+                let moved = line.contains("export default")
+                    || expected == EntryKind::Function
+                    || (expected == EntryKind::Main && wrapped.trim().is_empty())
+                    || wrapped.trim_start().starts_with("return ");
                 assert!(moved || wrapped.contains(line.trim_start_matches("export ")), "{wrapped}");
             }
         }
