@@ -1,6 +1,7 @@
 //! Programs as models really write them, through the real service.
 
 mod blocking;
+mod unawaited;
 
 use serde_json::{Value, json};
 
@@ -147,6 +148,10 @@ fn what_a_request_gives_is_found_by_its_name() {
     let body = json!({ "environmentName": "test", "userAgentId": "a", "code": "1", "context": { "a-b": 1, "Map": 2 } });
     let refused = supervisor.post("/api/execute", &body);
     assert_eq!((refused.status, refused.body["errors"].as_array().unwrap().len()), (400, 2), "{refused:?}");
+    let shadow =
+        json!({ "environmentName": "test", "userAgentId": "a", "code": "1", "context": { "Echo": 1 } });
+    let refused = supervisor.post("/api/execute", &shadow);
+    assert_eq!((refused.status, &refused.body["errors"][0]["pointer"]), (400, &json!("/context/Echo")));
 }
 
 #[test]

@@ -19,13 +19,15 @@ use crate::edits::Edits;
 /// Where a program starts.
 pub struct Start {
     pub kind: EntryKind,
+    /// The last expression is the result.
+    pub completes: bool,
     /// The function to call, or the exported value.
     name: Option<Cow<'static, str>>,
 }
 
 impl Start {
     fn at(kind: EntryKind, name: Option<Cow<'static, str>>) -> Start {
-        Start { kind, name }
+        Start { kind, completes: false, name }
     }
 
     /// The name is one that `declares_function` knows.
@@ -49,13 +51,12 @@ impl Start {
         if starts("main") {
             return Start::at(EntryKind::Main, Some(Cow::Borrowed("main")));
         }
+        if is_one_function(tree) {
+            return Start::at(EntryKind::Function, None);
+        }
         let body = Body::of(tree);
-        let kind = match () {
-            () if is_one_function(tree) => EntryKind::Function,
-            () if body.returns || body.awaits => EntryKind::Body,
-            () => EntryKind::Script,
-        };
-        Start::at(kind, None)
+        let kind = if body.returns || body.awaits { EntryKind::Body } else { EntryKind::Script };
+        Start { kind, completes: !body.returns, name: None }
     }
 
     /// What has to change in the source for this start.
@@ -75,7 +76,7 @@ impl Start {
                 let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
                 edits.blank(text, Span::new(end, length));
             }
-            EntryKind::Body if !Body::of(tree).returns => {
+            EntryKind::Body if self.completes => {
                 if let Some(last) = tree.body.last() {
                     return_completion(last, edits);
                 }

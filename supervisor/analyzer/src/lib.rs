@@ -33,8 +33,17 @@ pub struct Submission {
     /// The top-level function to call.
     pub entry: Option<String>,
     pub has_input: bool,
-    /// The names that are given beside the guest's own: functions of the environment and keys of the context.
-    pub known: Vec<String>,
+    /// The functions of the environment.
+    pub functions: Vec<String>,
+    /// The names of other values that are given beside the guest's own.
+    pub given: Vec<String>,
+}
+
+impl Submission {
+    /// The names that an environment and a request give to a program.
+    pub fn known(&self) -> impl Iterator<Item = &str> {
+        self.functions.iter().chain(&self.given).map(String::as_str)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +128,8 @@ pub struct Program {
     pub unknown: Vec<UnknownName>,
     /// Those of the given names that it uses.
     pub used: Vec<String>,
+    /// What the program leaves open, and how it was decided.
+    pub warnings: Vec<String>,
 }
 
 /// The module system in which an implementation is written.

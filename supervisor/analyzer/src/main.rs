@@ -2,8 +2,10 @@
 //!
 //! It decides nothing; it says what a source is. A source that makes it abort costs the request.
 
+mod calls;
 mod edits;
 mod entry;
+mod flow;
 mod forms;
 mod implementation;
 mod names;

@@ -1,7 +1,7 @@
 //! The names that a program uses and that stand for nothing: neither declared by it, nor a global of the guest,
 //! nor a function of the environment.
 
-use analyzer::{GLOBALS, UnknownName};
+use analyzer::{GLOBALS, Submission, UnknownName};
 use oxc_ast::AstKind;
 use oxc_semantic::{AstNodes, NodeId, Semantic};
 use oxc_span::GetSpan;
@@ -10,23 +10,20 @@ use oxc_syntax::operator::UnaryOperator;
 use crate::source::position;
 
 /// The given names that a program uses.
-pub fn used(semantic: &Semantic<'_>, known: &[String]) -> Vec<String> {
+pub fn used(semantic: &Semantic<'_>, submission: &Submission) -> Vec<String> {
     let unresolved = semantic.scoping().root_unresolved_references();
-    known
-        .iter()
-        .filter(|name| unresolved.iter().any(|(used, _)| used.as_str() == name.as_str()))
-        .cloned()
-        .collect()
+    let is_used = |name: &&str| unresolved.iter().any(|(used, _)| used.as_str() == *name);
+    submission.known().filter(is_used).map(str::to_owned).collect()
 }
 
 /// Each with its first place, in the order of the source. A name that is asked for with `typeof` anywhere is
 /// left to run time, and so is a place in a `try` that has a `catch`.
-pub fn unknown(source: &str, semantic: &Semantic<'_>, known: &[String]) -> Vec<UnknownName> {
+pub fn unknown(source: &str, semantic: &Semantic<'_>, submission: &Submission) -> Vec<UnknownName> {
     let scoping = semantic.scoping();
     let mut found: Vec<(u32, UnknownName)> = Vec::new();
     for (name, references) in scoping.root_unresolved_references() {
         let name = name.as_str();
-        if GLOBALS.contains(&name) || known.iter().any(|known| known == name) {
+        if GLOBALS.contains(&name) || submission.known().any(|known| known == name) {
             continue;
         }
         let places = || references.iter().map(|reference| scoping.get_reference(*reference).node_id());

@@ -18,7 +18,7 @@ use oxc_span::{GetSpan, SourceType, Span};
 use crate::edits::{Edited, Edits};
 use crate::entry::{Start, declares_function};
 use crate::source::{syntax_errors, violation};
-use crate::{forms, names, tokens, types};
+use crate::{calls, forms, names, tokens, types};
 
 /// A call is wrapped in one function whose head stands on a line of its own.
 const LINES_BEFORE_CALL: u32 = 1;
@@ -105,6 +105,7 @@ fn started(submission: &Submission, text: &str, language: Language) -> Result<Pr
     }
     let start = Start::decide(submission, tree, &built.semantic, exported);
     start.prepare(text, tree, &built.semantic, &mut edits);
+    let warnings = calls::rewrite(text, &built.semantic, submission, start.completes, &mut edits);
     let Edited { text: source, shifts } = edits.apply(text);
     let is_script = start.kind == EntryKind::Script;
     Ok(Program {
@@ -114,8 +115,9 @@ fn started(submission: &Submission, text: &str, language: Language) -> Result<Pr
         language,
         lines_before: if is_script { 0 } else { LINES_BEFORE_CALL },
         shifts,
-        unknown: names::unknown(text, &built.semantic, &submission.known),
-        used: names::used(&built.semantic, &submission.known),
+        unknown: names::unknown(text, &built.semantic, submission),
+        used: names::used(&built.semantic, submission),
+        warnings,
     })
 }
 
@@ -198,7 +200,11 @@ mod tests {
     use super::*;
 
     fn submission(text: &str) -> Submission {
-        Submission { source: text.to_owned(), known: vec!["GetRates".to_owned()], ..Submission::default() }
+        Submission {
+            source: text.to_owned(),
+            functions: vec!["GetRates".to_owned()],
+            ..Submission::default()
+        }
     }
 
     fn program(submission: &Submission) -> Program {

@@ -1,19 +1,25 @@
 //! Asks the jailed analyzer what a source is. The supervisor itself never parses JavaScript.
 //!
 //! An analyzer answers one request at a time and stays for the next. A source that makes it abort
-//! (deep nesting overflows its stack) costs that request and a new process.
+//! (deep nesting overflows its stack) costs that request and a new process. What it said of a program is kept.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use analyzer::{Answer, FRAME_BYTES_MAX, Implementation, Program, Request, Submission, Violation};
+use analyzer::{Answer, FRAME_BYTES_MAX, Implementation, Program, Request, Shift, Submission, Violation};
 use jail::Kind;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::config::limits;
+use crate::ids::Digest;
 use crate::protocol::frame::{Connection, FrameError};
 use crate::worker::{self, ExitCause, Launch, LaunchError, Launcher, Process};
+
+/// What a program takes beside its source.
+const PROGRAM_BYTES: usize = 1024;
 
 /// Analyzers at the same time.
 const ANALYZERS_MAX: usize = 2;
@@ -40,6 +46,18 @@ pub struct Analysis {
     permits: Arc<Semaphore>,
     /// Nothing once it is closed: an analyzer that comes back then is ended.
     idle: Arc<Mutex<Option<Vec<Analyzer>>>>,
+    /// Programs by the digest of everything that decides how they are read.
+    known: Arc<Cache<Digest, Arc<Program>, Bytes>>,
+}
+
+/// What a program costs the cache, roughly in bytes.
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<Digest, Arc<Program>> for Bytes {
+    fn weight(&self, _: &Digest, program: &Arc<Program>) -> u64 {
+        (PROGRAM_BYTES + program.source.len() + program.shifts.len() * size_of::<Shift>()) as u64
+    }
 }
 
 struct Analyzer {
@@ -65,13 +83,26 @@ impl Analysis {
             launcher,
             permits: Arc::new(Semaphore::new(ANALYZERS_MAX)),
             idle: Arc::new(Mutex::new(Some(Vec::new()))),
+            known: Arc::new(Cache::with_weighter(
+                limits::KNOWN_PROGRAMS_BYTES_MAX / (4 * PROGRAM_BYTES),
+                limits::KNOWN_PROGRAMS_BYTES_MAX as u64,
+                Bytes,
+            )),
         }
     }
 
     /// How a submitted program is run.
-    pub async fn program(&self, submission: Submission) -> Result<Program, AnalysisError> {
+    pub async fn program(&self, submission: Submission) -> Result<Arc<Program>, AnalysisError> {
+        let digest = digest_of(&submission);
+        if let Some(program) = self.known.get(&digest) {
+            return Ok(program);
+        }
         match self.ask(Request::Program(submission)).await? {
-            Answer::Program(program) => Ok(program),
+            Answer::Program(program) => {
+                let program = Arc::new(program);
+                self.known.insert(digest, program.clone());
+                Ok(program)
+            }
             Answer::Refused { violations } => Err(AnalysisError::Refused(violations)),
             Answer::Implementation(_) => Err(AnalysisError::OutOfTurn),
         }
@@ -154,5 +185,44 @@ impl Analysis {
     /// Ends the analyzers that wait for work, and those that work when they have answered.
     pub async fn close(&self) {
         *self.idle.lock().await = None;
+    }
+}
+
+fn digest_of(submission: &Submission) -> Digest {
+    let Submission { source, language, entry, has_input, functions, given } = submission;
+    let language = language.map_or(0, |language| language as u8 + 1);
+    let entry = entry.as_deref().unwrap_or_default();
+    let mut parts: Vec<&[u8]> = vec![source.as_bytes(), entry.as_bytes()];
+    let counted = [language, u8::from(*has_input)];
+    let functions_count = functions.len().to_be_bytes();
+    parts.extend([counted.as_slice(), functions_count.as_slice()]);
+    parts.extend(functions.iter().chain(given).map(String::as_bytes));
+    Digest::of(&parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use analyzer::Language;
+
+    use super::*;
+
+    #[test]
+    fn whatever_decides_how_a_program_is_read_is_in_its_digest() {
+        let plain = Submission { source: "f".to_owned(), ..Submission::default() };
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let others = [
+            plain.clone(),
+            Submission { source: "g".to_owned(), ..plain.clone() },
+            Submission { language: Some(Language::JavaScript), ..plain.clone() },
+            Submission { language: Some(Language::TypeScript), ..plain.clone() },
+            Submission { entry: Some("f".to_owned()), ..plain.clone() },
+            Submission { has_input: true, ..plain.clone() },
+            Submission { functions: names(&["a", "b"]), ..plain.clone() },
+            Submission { functions: names(&["a"]), given: names(&["b"]), ..plain.clone() },
+            Submission { given: names(&["a", "b"]), ..plain.clone() },
+        ];
+        let digests: std::collections::HashSet<_> = others.iter().map(digest_of).collect();
+        assert_eq!(digests.len(), others.len());
+        assert_eq!(digest_of(&plain), digest_of(&plain.clone()));
     }
 }

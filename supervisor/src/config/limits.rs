@@ -70,6 +70,8 @@ pub const EXECUTIONS_PER_PROCESS_MAX: u32 = 10_000;
 pub const QUEUE_TIME_MAX: Duration = Duration::from_secs(10);
 /// One analysis, including the start of an analyzer.
 pub const ANALYSIS_TIME_MAX: Duration = Duration::from_secs(10);
+/// What is kept of programs that were analyzed before.
+pub const KNOWN_PROGRAMS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// A whole installation of packages.
 pub const INSTALL_TIME_MAX: Duration = Duration::from_secs(300);
 pub const INSTALL_CONCURRENT_MAX: usize = 2;

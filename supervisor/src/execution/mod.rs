@@ -21,7 +21,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Instant;
 
-use analyzer::{EntryKind, Language};
+use analyzer::{EntryKind, Language, Program};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -63,7 +63,7 @@ pub enum ExecutionRefusal {
 
 /// A program that can start, or what keeps it from starting.
 struct Prepared {
-    program: analyzer::Program,
+    program: Arc<Program>,
     permit: Permit,
     started_at: i64,
     started: Instant,
@@ -114,10 +114,10 @@ impl Executor {
             valid: error.is_none(),
             entry_kind: program.entry_kind,
             language: program.language,
-            functions: program.used,
+            functions: program.used.clone(),
             error: error.as_ref().map(|error| format!("{}: {}", error.name, error.message)),
             error_details: error,
-            warnings: request.warnings().to_vec(),
+            warnings: [request.warnings(), &program.warnings].concat(),
         })
     }
 
@@ -135,7 +135,6 @@ impl Executor {
             () = cancel.cancelled() => return Err(ExecutionRefusal::Cancelled),
         };
         let id = ExecutionId::new();
-        let kind = program.entry_kind;
         if let Err(NotStarted::Lease(error @ (LeaseError::Start(_) | LeaseError::Guest(_)))) = lease {
             return Err(ExecutionRefusal::Start(error));
         }
@@ -148,7 +147,7 @@ impl Executor {
                     NotStarted::Unknown(error) => outcome::not_started(*error),
                     NotStarted::Lease(error) => outcome::initialize_failed(&error),
                 };
-                return self.record(id, request, kind, outcome, started).await;
+                return self.record(id, request, program, outcome, started).await;
             }
         };
         if let Some((earlier, events)) = lease.host.take_up(&id) {
@@ -159,7 +158,7 @@ impl Executor {
         let replacement = async { self.pool.guest(&environment, &agent).await.ok() };
         let driven = driver::drive(&id, &request, &program, beginning, lease, cancel, replacement).await;
         let (recorded, guest) = tokio::join!(
-            self.record(id.clone(), request, kind, driven.outcome, started),
+            self.record(id.clone(), request, program, driven.outcome, started),
             driven.guest_left.proven_idle(&id)
         );
         if let Some(guest) = guest {
@@ -211,12 +210,11 @@ impl Executor {
         &self,
         id: ExecutionId,
         request: ExecutionRequest,
-        entry_kind: EntryKind,
+        program: Arc<Program>,
         outcome: Outcome,
         started: Instant,
     ) -> Result<Recorded, ExecutionRefusal> {
-        let recorded =
-            Recorded::commit(&self.audit, id, request, entry_kind, outcome, started.elapsed()).await;
+        let recorded = Recorded::commit(&self.audit, id, request, program, outcome, started.elapsed()).await;
         recorded.map_err(ExecutionRefusal::Audit)
     }
 }

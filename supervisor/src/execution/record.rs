@@ -1,8 +1,9 @@
 //! The end of an execution: its audit row, and the reply that may then be sent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use analyzer::EntryKind;
+use analyzer::{EntryKind, Program};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -22,7 +23,7 @@ use crate::store::{ExecutionEndRow, ExecutionStartRow, StoreError};
 pub struct Recorded {
     id: ExecutionId,
     request: ExecutionRequest,
-    entry_kind: EntryKind,
+    program: Arc<Program>,
     outcome: Outcome,
     duration: Duration,
     _committed: Committed,
@@ -95,7 +96,7 @@ impl Recorded {
         audit: &Audit,
         id: ExecutionId,
         request: ExecutionRequest,
-        entry_kind: EntryKind,
+        program: Arc<Program>,
         outcome: Outcome,
         duration: Duration,
     ) -> Result<Recorded, StoreError> {
@@ -115,14 +116,14 @@ impl Recorded {
             peak_memory_bytes: outcome.peak_memory_bytes,
         };
         let committed = audit.commit(row).await?;
-        Ok(Recorded { id, request, entry_kind, outcome, duration, _committed: committed })
+        Ok(Recorded { id, request, program, outcome, duration, _committed: committed })
     }
 
     pub fn into_view(self) -> ExecutionView {
-        let Recorded { id, request, entry_kind, outcome, duration, .. } = self;
+        let Recorded { id, request, program, outcome, duration, .. } = self;
         let status = outcome.status();
         let environment = request.environment();
-        let mut warnings = request.warnings().to_vec();
+        let mut warnings = [request.warnings(), &program.warnings].concat();
         if environment.isolation.guest == GuestIsolation::Environment {
             warnings.push(
                 "agents share guest processes in this environment: SES alone keeps them apart".to_owned(),
@@ -157,7 +158,7 @@ impl Recorded {
             api_call_count: outcome.api_call_count,
             effects: outcome.effects,
             egress: outcome.egress,
-            entry_kind,
+            entry_kind: program.entry_kind,
             environment_name: environment.name().to_string(),
             user_agent_id: request.agent().to_string(),
             engine: "v8",

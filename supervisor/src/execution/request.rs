@@ -116,6 +116,10 @@ impl ExecutionRequest {
             return Err(RequestRefusal::CodeTooLarge);
         }
         let environment = catalogue.get(&name).ok_or(RequestRefusal::UnknownEnvironment(name))?;
+        if let Some(key) = environment.endowments.iter().find(|function| context.contains_key(*function)) {
+            errors.refuse(format!("/context/{key}"), format!("{key} is a function of this environment"));
+            return Err(RequestRefusal::Invalid(errors.into_list()));
+        }
         let (time_max, warnings) = allowed_time(timeout, environment.policy.time_max);
         let metadata = metadata.map(|value| value.to_string());
         Ok(ExecutionRequest {
@@ -147,13 +151,13 @@ impl ExecutionRequest {
 
     /// What the analyzer is asked.
     pub fn submission(&self) -> Submission {
-        let given = self.given();
         Submission {
             source: self.code.clone(),
             language: self.language,
             entry: self.entry.clone(),
             has_input: self.input.get() != "null",
-            known: self.environment.endowments.iter().chain(given.keys()).cloned().collect(),
+            functions: self.environment.endowments.clone(),
+            given: self.given().into_keys().collect(),
         }
     }
 

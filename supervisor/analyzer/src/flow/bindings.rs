@@ -1,0 +1,209 @@
+//! Variables, patterns, assignments and functions.
+
+use oxc_ast::AstKind;
+use oxc_ast::ast::{
+    AssignmentExpression, AssignmentOperator, AssignmentTarget, BindingPattern, Expression, ForOfStatement,
+    ForStatementLeft, FormalParameters, MethodDefinition, MethodDefinitionKind,
+};
+use oxc_semantic::{NodeId, SymbolId};
+use oxc_span::{GetSpan as _, Span};
+
+use super::{Flow, Layer, Shape, Uses, key_name, own_function};
+
+impl<'a> Flow<'_, 'a> {
+    /// The uses of a variable.
+    pub(super) fn symbol(&mut self, symbol: SymbolId, shape: &Shape<'a>) -> Uses {
+        let scoping = self.scoping;
+        let mut uses = Uses::NONE;
+        for reference in scoping.get_resolved_references(symbol).filter(|reference| reference.is_read()) {
+            uses = uses.and(self.follow(reference.node_id(), shape.clone()));
+        }
+        uses
+    }
+
+    /// The reads of every property of that name, whatever it belongs to.
+    pub(super) fn named(&mut self, name: &str, shape: &Shape<'a>) -> Uses {
+        let members = self.members.get(name).cloned().unwrap_or_default();
+        members.into_iter().fold(Uses::NONE, |uses, member| {
+            if self.is_target(member) { uses } else { uses.and(self.follow(member, shape.clone())) }
+        })
+    }
+
+    fn is_target(&self, member: NodeId) -> bool {
+        matches!(
+            self.nodes.parent_kind(member),
+            AstKind::AssignmentExpression(assignment)
+                if assignment.operator == AssignmentOperator::Assign && assignment.left.span() == self.span(member)
+        )
+    }
+
+    /// The uses of what a pattern takes apart.
+    pub(super) fn pattern(&mut self, pattern: &BindingPattern<'a>, shape: &Shape<'a>) -> Uses {
+        match pattern {
+            BindingPattern::BindingIdentifier(name) => match name.symbol_id.get() {
+                Some(symbol) => self.symbol(symbol, shape),
+                None => Uses::NONE,
+            },
+            BindingPattern::AssignmentPattern(assignment) => self.pattern(&assignment.left, shape),
+            BindingPattern::ObjectPattern(object) => {
+                let Some(Layer::Holder(key)) = shape.outermost() else { return shape.tested() };
+                let inner = shape.clone().inner();
+                let fits = |name: Option<&str>| key.is_none() || name.is_none() || name == key;
+                let mut uses = Uses::NONE;
+                for property in object.properties.iter().filter(|property| fits(key_name(&property.key))) {
+                    uses = uses.and(self.pattern(&property.value, &inner));
+                }
+                match &object.rest {
+                    Some(rest) => uses.and(self.pattern(&rest.argument, shape)),
+                    None => uses,
+                }
+            }
+            BindingPattern::ArrayPattern(array) => {
+                let elements = array.elements.iter();
+                let taken: Vec<_> = match shape.outermost() {
+                    Some(Layer::Entry) => elements.skip(1).take(1).flatten().collect(),
+                    Some(Layer::Holder(_)) => elements.flatten().collect(),
+                    _ => return shape.tested(),
+                };
+                let inner = shape.clone().inner();
+                let uses = taken
+                    .into_iter()
+                    .fold(Uses::NONE, |uses, element| uses.and(self.pattern(element, &inner)));
+                match &array.rest {
+                    Some(rest) => uses.and(self.pattern(&rest.argument, shape)),
+                    None => uses,
+                }
+            }
+        }
+    }
+
+    pub(super) fn assigned(
+        &mut self,
+        node: NodeId,
+        assignment: &AssignmentExpression<'a>,
+        span: Span,
+        shape: Shape<'a>,
+    ) -> Uses {
+        if assignment.right.span() != span {
+            // Read and written at once: what it was is used as `a + b` uses it.
+            return if assignment.operator.is_logical() { Uses::NONE } else { shape.tested() };
+        }
+        if assignment.operator != AssignmentOperator::Assign && !assignment.operator.is_logical() {
+            return shape.tested();
+        }
+        let stored = self.target(&assignment.left, shape.clone());
+        let is_statement = matches!(self.nodes.parent_kind(node), AstKind::ExpressionStatement(_));
+        if is_statement { stored } else { stored.and(self.follow(node, shape)) }
+    }
+
+    fn target(&mut self, target: &AssignmentTarget<'a>, shape: Shape<'a>) -> Uses {
+        match target {
+            AssignmentTarget::AssignmentTargetIdentifier(name) => {
+                match self.scoping.get_reference(name.reference_id()).symbol_id() {
+                    Some(symbol) => self.symbol(symbol, &shape),
+                    None => Uses::VALUE,
+                }
+            }
+            AssignmentTarget::StaticMemberExpression(member) => {
+                let key = member.property.name.as_str();
+                match &member.object {
+                    Expression::Identifier(_) => {
+                        self.stored(&member.object, shape.within(Layer::Holder(Some(key))))
+                    }
+                    _ => self.named(key, &shape),
+                }
+            }
+            AssignmentTarget::ComputedMemberExpression(member) => {
+                self.stored(&member.object, shape.within(Layer::Holder(None)))
+            }
+            _ => shape.tested(),
+        }
+    }
+
+    /// The uses of an object into which something was put.
+    pub(super) fn stored(&mut self, object: &Expression<'a>, shape: Shape<'a>) -> Uses {
+        match object.without_parentheses() {
+            Expression::Identifier(name) => match self.scoping.get_reference(name.reference_id()).symbol_id()
+            {
+                Some(symbol) => self.symbol(symbol, &shape),
+                None => Uses::VALUE,
+            },
+            Expression::StaticMemberExpression(member) => self.named(member.property.name.as_str(), &shape),
+            Expression::ComputedMemberExpression(member) => {
+                self.stored(&member.object, shape.within(Layer::Holder(None)))
+            }
+            _ => Uses::VALUE,
+        }
+    }
+
+    pub(super) fn iterated(&mut self, statement: &ForOfStatement<'a>, shape: Shape<'a>) -> Uses {
+        let Some(Layer::Holder(_) | Layer::Entry) = shape.outermost() else { return shape.tested() };
+        let inner = shape.inner();
+        if statement.r#await && inner.outermost().is_none() {
+            return Uses::AWAITED;
+        }
+        match &statement.left {
+            ForStatementLeft::VariableDeclaration(declaration) => {
+                let patterns = declaration.declarations.iter().map(|declarator| &declarator.id);
+                patterns.fold(Uses::NONE, |uses, pattern| uses.and(self.pattern(pattern, &inner)))
+            }
+            other => other.as_assignment_target().map_or(Uses::VALUE, |target| self.target(target, inner)),
+        }
+    }
+
+    /// The uses of a function, wherever it goes.
+    pub(super) fn function(&mut self, node: NodeId, shape: Shape<'a>) -> Uses {
+        match self.nodes.kind(node) {
+            AstKind::Function(function) if function.is_declaration() => {
+                let exported = match self.nodes.parent_kind(node) {
+                    AstKind::ExportDefaultDeclaration(_) => shape.adopted(),
+                    _ => Uses::NONE,
+                };
+                match function.id.as_ref().and_then(|id| id.symbol_id.get()) {
+                    Some(symbol) => exported.and(self.symbol(symbol, &shape)),
+                    None => exported,
+                }
+            }
+            _ => self.follow(node, shape),
+        }
+    }
+
+    pub(super) fn method(&mut self, method: &MethodDefinition<'a>, shape: Shape<'a>) -> Uses {
+        let Some(name) = key_name(&method.key) else { return Uses::VALUE };
+        match method.kind {
+            MethodDefinitionKind::Get => self.named(name, &shape.inner()),
+            MethodDefinitionKind::Method => self.named(name, &shape),
+            MethodDefinitionKind::Constructor | MethodDefinitionKind::Set => Uses::NONE,
+        }
+    }
+
+    /// The uses of what a function takes as its parameter of that number.
+    pub(super) fn parameter(&mut self, function: NodeId, index: usize, shape: &Shape<'a>) -> Uses {
+        let parameters: &FormalParameters<'a> = match self.nodes.kind(function) {
+            AstKind::Function(function) => &function.params,
+            AstKind::ArrowFunctionExpression(arrow) => &arrow.params,
+            _ => return Uses::VALUE,
+        };
+        match (parameters.items.get(index), &parameters.rest) {
+            (Some(parameter), _) => self.pattern(&parameter.pattern, shape),
+            (None, Some(rest)) => {
+                self.pattern(&rest.rest.argument, &shape.clone().within(Layer::Holder(None)))
+            }
+            (None, None) => Uses::NONE,
+        }
+    }
+
+    /// The function that an expression stands for, if the program says which.
+    pub(super) fn function_of(&self, expression: &Expression<'a>) -> Option<NodeId> {
+        if let Expression::Identifier(name) = expression.without_parentheses() {
+            let symbol = self.scoping.get_reference(name.reference_id()).symbol_id()?;
+            let declaration = self.scoping.symbol_declaration(symbol);
+            return match self.nodes.kind(declaration) {
+                AstKind::Function(_) => Some(declaration),
+                AstKind::VariableDeclarator(declarator) => own_function(declarator.init.as_ref()?),
+                _ => None,
+            };
+        }
+        own_function(expression)
+    }
+}
