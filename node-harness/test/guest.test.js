@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import '../src/guest/perimeter.js';
 import { makeExecution } from '../src/guest/execution.js';
-import { formatLog } from '../src/shared/powers.js';
+import { makePrinter } from '../src/shared/powers.js';
 
 const [{ execute }] = JSON.parse(
   readFileSync(new URL('../../tests/fixtures/protocol/to-guest.json', import.meta.url), 'utf8'),
@@ -35,7 +35,7 @@ const run = (body, answer = () => null) =>
       }
     };
     const request = { ...execute, entry: 'call', linesBefore: 1, source: `(async function () {\n${body}\n})` };
-    const powers = { sendText: (/** @type {string} */ json) => send(JSON.parse(json)), exchange: (/** @type {string} */ json) => exchange(JSON.parse(json)), formatLog };
+    const powers = { sendText: (/** @type {string} */ json) => send(JSON.parse(json)), exchange: (/** @type {string} */ json) => exchange(JSON.parse(json)), makePrinter };
     const execution = makeExecution(powers, request);
     execution.start();
   });
@@ -84,7 +84,8 @@ test('a thrown value of any kind is described', async () => {
   const cases = [
     ['throw "text"', 'text'],
     ['throw null', 'null'],
-    ['throw { get message() { throw 1 } }', ''],
+    ['throw { get message() { throw 1 } }', 'an object'],
+    ['throw { status: 404 }', '{"status":404}'],
     ['throw Symbol("s")', 'a symbol'],
   ];
   for (const [body, message] of cases) {

@@ -1,7 +1,9 @@
 //! Programs as models really write them, through the real service.
 
 mod blocking;
+mod logs;
 mod unawaited;
+mod values;
 
 use serde_json::{Value, json};
 

@@ -1,41 +1,83 @@
 // @ts-check
-/** The program's `console`: each call becomes one log entry, within the budget. */
+/**
+ * The program's `console`: Node's own formatting, and each output becomes one log entry, within the
+ * budget.
+ */
+
+/** The level of what each method prints. */
+const LEVELS = /** @type {const} */ ({
+  log: 'log',
+  info: 'info',
+  warn: 'warn',
+  error: 'error',
+  debug: 'debug',
+  trace: 'debug',
+  dirxml: 'log',
+  table: 'log',
+  assert: 'error',
+  group: 'log',
+  groupCollapsed: 'log',
+  groupEnd: 'log',
+  count: 'log',
+  countReset: 'log',
+  time: 'log',
+  timeLog: 'log',
+  timeEnd: 'log',
+});
+
+/** What a program may choose for `dir`; anything else could have its own code called by the formatting. */
+const DIR_OPTIONS = ['depth', 'showHidden', 'compact', 'breakLength', 'sorted'];
+
+/** @param {any} options */
+const plainOptions = (options) =>
+  Object.fromEntries(
+    DIR_OPTIONS.map((name) => [name, options?.[name]]).filter(
+      ([, value]) => value === null || typeof value === 'number' || typeof value === 'boolean',
+    ),
+  );
 
 /**
- * @param {{ send: (entry: import('../shared/protocol.js').LogEntry) => void, formatLog: (values: unknown[]) => string }} powers
+ * @param {{
+ *   send: (entry: import('../shared/protocol.js').LogEntry) => void,
+ *   makePrinter: (write: (text: string) => void) => Console,
+ * }} powers
  * @param {{ logEntriesMax: number, logCharsMax: number }} budgets
  */
-export const makeConsole = ({ send, formatLog }, { logEntriesMax, logCharsMax }) => {
+export const makeConsole = ({ send, makePrinter }, { logEntriesMax, logCharsMax }) => {
   let entries = 0;
+  /** @type {Console | undefined} */
+  let printer;
 
-  /** @param {string} level @param {unknown[]} values */
-  const log = (level, values) => {
+  /** @param {string} level @param {string} text */
+  const record = (level, text) => {
     entries += 1;
-    if (entries > logEntriesMax + 1) {
-      return;
-    }
-    if (entries === logEntriesMax + 1) {
+    if (entries > logEntriesMax) {
       send({ level: 'warn', text: `More than ${logEntriesMax} log entries; the rest is dropped.`, truncated: true });
-      return;
-    }
-    const text = formatLog(values).toWellFormed();
-    if (text.length > logCharsMax) {
+    } else if (text.length > logCharsMax) {
       send({ level, text: `${text.slice(0, logCharsMax).toWellFormed()}… (${text.length} characters)`, truncated: true });
-      return;
+    } else {
+      send({ level, text });
     }
-    send({ level, text });
   };
 
-  /** @type {Record<string, (...values: unknown[]) => void>} */
-  const console = {
-    log: (...values) => log('log', values),
-    info: (...values) => log('info', values),
-    warn: (...values) => log('warn', values),
-    error: (...values) => log('error', values),
-    debug: (...values) => log('debug', values),
-    trace: (...values) => log('debug', values),
-    dir: (value) => log('log', [value]),
-    assert: (condition, ...values) => void (condition || log('error', ['Assertion failed', ...values])),
+  /** @type {string} */
+  let level = 'log';
+
+  /** Prints, unless nothing more is kept. @param {string} wanted @param {(printer: any) => void} act */
+  const print = (wanted, act) => {
+    if (entries <= logEntriesMax) {
+      level = wanted;
+      printer ??= makePrinter((text) => record(level, text.replace(/\n$/, '').toWellFormed()));
+      act(printer);
+    }
   };
-  return { console: harden(console), log };
+
+  /** @type {Record<string, (...values: any[]) => void>} */
+  const console = {
+    dir: (value, options) => print('log', (printer) => printer.dir(value, plainOptions(options))),
+  };
+  for (const [name, level] of Object.entries(LEVELS)) {
+    console[name] = (...values) => print(level, (printer) => printer[name](...values));
+  }
+  return harden(console);
 };

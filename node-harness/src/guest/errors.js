@@ -1,9 +1,10 @@
 // @ts-check
 /**
- * Describes what a program threw: name, message, and the place in the submitted source. Only the
- * program's own stack frames are shown.
+ * Stacks that show the program alone, at the places of the submitted source, and the description of
+ * what a program threw.
  */
-import { text } from './json.js';
+import { types } from '../shared/powers.js';
+import { text, toJson } from './json.js';
 
 /** The name under which V8 knows the program; the supervisor's analyzer uses the same. */
 export const SOURCE_NAME = 'program.js';
@@ -16,51 +17,89 @@ export const SOURCE_NAME = 'program.js';
 
 const FRAMES_MAX = 10;
 const MESSAGE_CHARS_MAX = 4000;
+const OWN_FRAME = /^(?:at )?(?:(.*?) \()?(?:.*, )?program\.js:(\d{1,6}):(\d{1,6})\)?$/;
 
-/**
- * @param {string} stack
- * @param {Rewriting} rewriting
- */
-const ownFrames = (stack, { linesBefore, shifts }) => {
-  const frames = [];
-  for (const line of stack.split('\n')) {
-    const found = /^\s*at (?:(.*?) \()?(?:.*, )?program\.js:(\d+):(\d+)\)?$/.exec(line);
-    if (found && frames.length < FRAMES_MAX) {
-      const line = Number(found[2]) - linesBefore;
-      const moved = shifts.filter((shift) => shift.line === line && shift.column <= Number(found[3]));
-      const place = { line, column: moved.reduce((column, shift) => column - shift.by, Number(found[3])) };
-      const name = found[1] && !found[1].startsWith('eval') ? found[1].replace(/^(async )?(Object|Proxy)\./, '$1') : '';
-      frames.push({ ...place, name });
-    }
+/** One own frame, at its place in the submitted source. @param {string} frame @param {Rewriting} rewriting */
+const ownFrame = (frame, { linesBefore, shifts }) => {
+  const found = OWN_FRAME.exec(frame);
+  const line = Number(found?.[2]) - linesBefore;
+  if (!found || line < 1) {
+    return undefined;
   }
-  return frames.filter((frame) => frame.line > 0);
+  const moved = shifts.filter((shift) => shift.line === line && shift.column <= Number(found[3]));
+  const column = moved.reduce((column, shift) => column - shift.by, Number(found[3]));
+  const name = (found[1] ?? '').replace(/^(async )?(Object|Proxy)\./, '$1').replace(/^(async )?eval$/, '');
+  return `    at ${name || '<program>'} (${SOURCE_NAME}:${line}:${column})`;
 };
+
+/** What V8 is to write for the stack of an error, given the rewriting of the program that runs. */
+export const makeStacks = () => {
+  /** @type {Rewriting} */
+  let rewriting = { linesBefore: 0, shifts: [] };
+  return Object.freeze({
+    /** @param {Rewriting} current */
+    follow: (current) => {
+      rewriting = current;
+    },
+    /** @param {unknown} error @param {unknown[]} sites */
+    format: (error, sites) => {
+      const frames = sites.map((site) => ownFrame(`${site}`, rewriting)).filter((frame) => frame !== undefined);
+      return [`${text(error, 'name') || 'Error'}: ${text(error, 'message')}`, ...frames.slice(0, FRAMES_MAX)].join('\n');
+    },
+  });
+};
+
+/** What is thrown without a message, unless it is an error that has none. @param {object} thrown */
+const shownObject = (thrown) => {
+  try {
+    return types.isNativeError(thrown) ? '' : toJson(thrown, 'result', MESSAGE_CHARS_MAX);
+  } catch {
+    return 'an object';
+  }
+};
+
+/** What to do about an error, by its code or its message. */
+const HINTS = /** @type {const} */ ([
+  ['not_serialisable', 'Return data alone: call the function, or leave it out.'],
+  ['result_too_large', 'Return less: a part, a count or a summary.'],
+  ['params_too_large', 'Pass less in one call.'],
+  ['nesting_too_deep', 'Flatten the value.'],
+  ['api_call_limit', 'Make fewer calls in one program.'],
+  [/read only property|is not extensible|Cannot delete property|Cannot redefine property/, 'Built-in objects, and what the environment gives, are frozen: change a copy of your own.'],
+  [/^Cannot (?:read|set) properties of (?:undefined|null)|undefined is not iterable/, 'Log the value that stands there, to see what it really holds.'],
+]);
+
+/** @param {{ code?: string, message: string }} error */
+const hintFor = ({ code, message }) =>
+  HINTS.find(([about]) => (typeof about === 'string' ? about === code : about.test(message)))?.[1];
 
 /**
  * @param {unknown} thrown
- * @param {Rewriting} rewriting
  * @returns {import('../shared/protocol.js').ErrorDetails}
  */
-export const describeError = (thrown, rewriting) => {
+export const describeError = (thrown) => {
   if (typeof thrown !== 'object' || thrown === null) {
     const message = typeof thrown === 'symbol' || typeof thrown === 'function' ? `a ${typeof thrown}` : `${thrown}`;
     return { name: 'Error', message: message.toWellFormed().slice(0, MESSAGE_CHARS_MAX), hint: 'The program threw a value that is not an Error.' };
   }
   const name = text(thrown, 'name') || 'Error';
-  const message = text(thrown, 'message').slice(0, MESSAGE_CHARS_MAX);
-  const frames = ownFrames(text(thrown, 'stack'), rewriting);
-  const place = frames[0];
+  const message = (text(thrown, 'message') || shownObject(thrown)).slice(0, MESSAGE_CHARS_MAX).toWellFormed();
   /** @type {import('../shared/protocol.js').ErrorDetails} */
   const details = { name, message };
   const code = text(thrown, 'code');
   if (code) {
     details.code = code;
   }
+  const hint = hintFor(details);
+  if (hint) {
+    details.hint = hint;
+  }
+  const frames = text(thrown, 'stack').split('\n').filter((line) => OWN_FRAME.test(line.trim())).slice(0, FRAMES_MAX);
+  const place = OWN_FRAME.exec(frames[0]?.trim() ?? '');
   if (place) {
-    details.line = place.line;
-    details.column = place.column;
-    const shown = frames.map((frame) => `    at ${frame.name || '<program>'} (line ${frame.line}, column ${frame.column})`);
-    details.stack = [`${name}: ${message}`, ...shown].join('\n').toWellFormed();
+    details.line = Number(place[2]);
+    details.column = Number(place[3]);
+    details.stack = [`${name}: ${message}`, ...frames].join('\n').toWellFormed();
   }
   return details;
 };

@@ -13,16 +13,19 @@ import { makeTimers } from './timers.js';
 
 const { setImmediate } = globalThis;
 
+/** For whom a program runs, and where; the other names are its own. */
+const READ_ONLY = ['__agentId', '__env'];
+
 /**
  * @param {{
  *   sendText: (json: string) => void,
  *   exchange: (json: string) => import('../shared/protocol.js').ToGuest,
- *   formatLog: (values: unknown[]) => string,
+ *   makePrinter: (write: (text: string) => void) => Console,
  * }} powers
  * @param {import('../shared/protocol.js').Execute} request
  */
-export const makeExecution = ({ sendText, exchange, formatLog }, request) => {
-  const { executionId, source, entry, linesBefore, shifts, functions, input, context, budgets } = request;
+export const makeExecution = ({ sendText, exchange, makePrinter }, request) => {
+  const { executionId, source, entry, functions, input, context, budgets } = request;
   const ownId = `"executionId":${JSON.stringify(executionId)}`;
   let settled = false;
 
@@ -44,13 +47,13 @@ export const makeExecution = ({ sendText, exchange, formatLog }, request) => {
   };
 
   /** @param {unknown} error */
-  const fail = (error) => settle('threw', `"error":${JSON.stringify(describeError(error, { linesBefore, shifts }))}`);
+  const fail = (error) => settle('threw', `"error":${JSON.stringify(describeError(error))}`);
 
   /** @param {import('../shared/protocol.js').LogEntry} entry */
   const sendLog = ({ level, text, truncated = false }) =>
     void (settled || send('log', `"level":"${level}","text":${JSON.stringify(text)},"truncated":${truncated}`));
 
-  const { console, log } = makeConsole({ send: sendLog, formatLog }, budgets);
+  const console = makeConsole({ send: sendLog, makePrinter }, budgets);
   const endowments = makeEndowments(
     { send: (call) => send('call', call), exchange: (call) => exchange(message('call', call)) },
     functions,
@@ -61,6 +64,9 @@ export const makeExecution = ({ sendText, exchange, formatLog }, request) => {
   const run = async () => {
     const globals = { ...sharedGlobals, ...timers.globals, ...endowments.globals, console, input, ...context };
     const compartment = new Compartment({ __options__: true, name: SOURCE_NAME, globals });
+    for (const name of READ_ONLY) {
+      Object.defineProperty(compartment.globalThis, name, { writable: false, configurable: false });
+    }
     const program = compartment.evaluate(`${source}\n//# sourceURL=${SOURCE_NAME}`);
     const value = await (entry === 'call' ? program() : program);
     settle('completed', `"resultType":"${typeOf(value)}","value":${toJson(value, 'result', budgets.resultBytesMax)}`);
@@ -71,6 +77,12 @@ export const makeExecution = ({ sendText, exchange, formatLog }, request) => {
     settleReturn: endowments.settleReturn,
     settleThrow: endowments.settleThrow,
     /** @param {unknown} reason */
-    unhandledRejection: (reason) => log('error', ['Unhandled rejection:', reason]),
+    unhandledRejection: (reason) => {
+      try {
+        console.error('Unhandled rejection:', reason);
+      } catch {
+        console.error('Unhandled rejection of a value that cannot be shown');
+      }
+    },
   };
 };

@@ -3,7 +3,7 @@
  * What a program finds beside ECMAScript as SES permits it. Everything here is hardened once and
  * shared by all executions: it holds no state that one execution could leave to another.
  */
-import { Float32Array, Float64Array } from './perimeter.js';
+import { Float16Array, Float32Array, Float64Array } from './perimeter.js';
 
 // The one static timer of the web interfaces: it would outlive the execution that set it.
 Reflect.deleteProperty(AbortSignal, 'timeout');
@@ -22,6 +22,7 @@ export const sharedGlobals = harden({
   Date,
   Math,
   Intl,
+  Float16Array,
   Float32Array,
   Float64Array,
   URL,

@@ -1,10 +1,11 @@
 // @ts-check
 /**
  * Turns a program's value into JSON text, rebuilt by us: no `toJSON`, no method of the value is
- * called. What JSON lacks becomes: undefined, NaN and infinities → null; BigInt → string;
+ * called, and what it is decides and not what it says of itself. What JSON lacks becomes: undefined, NaN and infinities → null; BigInt → string;
  * Date → ISO string; Map → object (string keys) or array of entries; Set and typed arrays → array;
- * Error → {name, message}. Functions, symbols and cycles are refused with their path.
+ * Error → {name, message}; URL → its text. Functions, symbols and cycles are refused with their path.
  */
+import { types } from '../shared/powers.js';
 
 /** Deeper values are refused: readers of JSON commonly stop at 128. */
 const DEPTH_MAX = 100;
@@ -51,6 +52,17 @@ const rebuild = (value, path, parents, room) => {
   }
 };
 
+const { values: typedArrayValues } = Object.getPrototypeOf(Uint8Array).prototype;
+const hrefOfUrl = /** @type {() => string} */ (Object.getOwnPropertyDescriptor(URL.prototype, 'href')?.get);
+
+/** `new String('a')` and the like. */
+const BOXES = /** @type {const} */ ([
+  [types.isStringObject, String],
+  [types.isNumberObject, Number],
+  [types.isBooleanObject, Boolean],
+  [types.isBigIntObject, BigInt],
+]);
+
 /** @param {any} value @param {string} path @param {object[]} parents @param {{ left: number }} room @returns {unknown} */
 const rebuildObject = (value, path, parents, room) => {
   if (parents.includes(value)) {
@@ -69,32 +81,41 @@ const rebuildObject = (value, path, parents, room) => {
     return result;
   };
   if (Array.isArray(value)) {
-    if (value.length > room.left) {
+    // Read once: a proxy may give another length each time.
+    const length = Number(value.length);
+    if (!(length <= room.left)) {
       tooLarge(path);
     }
-    return list(Array.from({ length: value.length }, (_, index) => value[index]));
+    return list(Array.from({ length }, (_, index) => value[index]));
   }
-  if (value instanceof Date) {
+  if (types.isDate(value)) {
     const time = Date.prototype.getTime.call(value);
     return Number.isNaN(time) ? null : Date.prototype.toISOString.call(value);
   }
-  if (value instanceof Map) {
+  if (types.isMap(value)) {
     const entries = Array.from(Map.prototype.entries.call(value));
     return entries.every(([key]) => typeof key === 'string')
       ? fields(entries, path, inner, room)
       : list(entries);
   }
-  if (value instanceof Set) {
+  if (types.isSet(value)) {
     return list(Array.from(Set.prototype.values.call(value)));
   }
-  if (ArrayBuffer.isView(value) && !(value instanceof DataView)) {
-    return list(/** @type {Uint8Array} */ (/** @type {unknown} */ (value)));
+  if (types.isTypedArray(value)) {
+    return list(Reflect.apply(typedArrayValues, value, []));
   }
-  if (value instanceof Error) {
+  if (types.isNativeError(value)) {
     return { name: text(value, 'name'), message: text(value, 'message') };
   }
-  if (value instanceof Promise) {
+  if (types.isPromise(value)) {
     refuse('not_serialisable', `${path} is a promise: write \`await\` before it`);
+  }
+  if (types.isBoxedPrimitive(value)) {
+    const box = BOXES.find(([is]) => is(value))?.[1];
+    return box ? rebuild(Reflect.apply(box.prototype.valueOf, value, []), path, parents, room) : refuse('not_serialisable', `${path} is a symbol, which has no JSON form`);
+  }
+  if (!types.isProxy(value) && value instanceof URL) {
+    return Reflect.apply(hrefOfUrl, value, []);
   }
   return fields(Object.keys(value).map((key) => [key, value[key]]), path, inner, room);
 };
@@ -146,11 +167,11 @@ export const typeOf = (value) => {
   }
   const kinds = /** @type {const} */ ([
     ['array', Array.isArray(value)],
-    ['date', value instanceof Date],
-    ['map', value instanceof Map],
-    ['set', value instanceof Set],
-    ['typed_array', ArrayBuffer.isView(value)],
-    ['error', value instanceof Error],
+    ['date', types.isDate(value)],
+    ['map', types.isMap(value)],
+    ['set', types.isSet(value)],
+    ['typed_array', types.isTypedArray(value)],
+    ['error', types.isNativeError(value)],
   ]);
   return kinds.find(([, is]) => is)?.[0] ?? 'object';
 };

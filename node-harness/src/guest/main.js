@@ -5,19 +5,24 @@
  *
  *     node main.js <the seal>
  */
-import './perimeter.js';
-import { formatLog, onUnhandledRejection, openProtocol, seal, waitingSocket } from '../shared/powers.js';
+import { formatStacks } from './perimeter.js';
+import { makePrinter, onUnhandledRejection, openProtocol, seal, waitingSocket } from '../shared/powers.js';
 import { makeExchange, makeFrames } from '../shared/frames.js';
+import { makeStacks } from './errors.js';
 import { makeExecution } from './execution.js';
 
 /** @type {ReturnType<typeof makeExecution> | undefined} */
 let current;
 
+const stacks = makeStacks();
+formatStacks(stacks.format);
+
 const exchange = makeExchange(waitingSocket);
 
 const { send, sendText } = makeFrames(openProtocol(), (/** @type {import('../shared/protocol.js').ToGuest} */ message) => {
   if ('execute' in message) {
-    current = makeExecution({ sendText, exchange, formatLog }, message.execute);
+    stacks.follow(message.execute);
+    current = makeExecution({ sendText, exchange, makePrinter }, message.execute);
     current.start();
   } else if ('return' in message) {
     current?.settleReturn(message.return);

@@ -8,7 +8,10 @@ import { loadSes } from '../shared/powers.js';
 loadSes();
 
 /** Constructors that SES removes from its permitted intrinsics and that programs use. */
-const { Float32Array, Float64Array } = globalThis;
+const { Float32Array, Float64Array, Float16Array } = /** @type {any} */ (globalThis);
+
+/** The constructor that V8 asks how a stack is written; programs never see it. */
+const V8Error = globalThis.Error;
 
 // Every option is written out, so that neither a default nor an environment variable decides.
 lockdown({
@@ -31,5 +34,10 @@ lockdown({
   __hardenTaming__: 'safe',
 });
 
+/** @param {(error: unknown, sites: unknown[]) => string} format  called when somebody reads a stack */
+export const formatStacks = (format) => {
+  V8Error.prepareStackTrace = format;
+};
+
 const { Compartment } = /** @type {{ Compartment: any }} */ (/** @type {unknown} */ (globalThis));
-export { Compartment, Float32Array, Float64Array };
+export { Compartment, Float16Array, Float32Array, Float64Array };

@@ -1,6 +1,6 @@
 // @ts-check
 /** The host: one environment's functions, as the supervisor's frames ask for them. */
-import { formatLog, importFile, onUnhandledRejection, openProtocol } from '../shared/powers.js';
+import { importFile, makePrinter, onUnhandledRejection, openProtocol } from '../shared/powers.js';
 import { makeFrames } from '../shared/frames.js';
 import { makeEnvironment } from './environment.js';
 
@@ -20,12 +20,11 @@ const { send, sendText } = makeFrames(openProtocol(), (/** @type {import('../sha
 
 const environment = makeEnvironment({ importFile, send, sendText });
 
-/** @param {string} level @param {unknown[]} values */
-const log = (level, values) =>
-  send({ log: { level, text: formatLog(values).slice(0, LOG_CHARS_MAX).toWellFormed() } });
-
 for (const level of /** @type {const} */ (['debug', 'info', 'log', 'warn', 'error'])) {
-  console[level] = (...values) => log(level, values);
+  const printer = makePrinter((text) => {
+    send({ log: { level, text: text.slice(0, LOG_CHARS_MAX).trimEnd().toWellFormed() } });
+  });
+  console[level] = printer[level];
 }
-onUnhandledRejection((reason) => log('error', ['Unhandled rejection:', reason]));
+onUnhandledRejection((reason) => console.error('Unhandled rejection:', reason));
 send({ ready: {} });

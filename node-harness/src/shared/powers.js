@@ -3,11 +3,14 @@
  * The powers of a jailed Node process. No other file of the guest or the host imports a builtin
  * of Node.
  */
+import { Console } from 'node:console';
 import { readSync, writeSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import net from 'node:net';
-import util from 'node:util';
+import { types } from 'node:util';
+
+export { types };
 
 /** The descriptor of the protocol socket; jail-exec puts it there. */
 const PROTOCOL_FD = 3;
@@ -53,13 +56,14 @@ export const waitingSocket = Object.freeze({
 export const onUnhandledRejection = (listener) => void process.on('unhandledRejection', listener);
 
 /**
- * Formats as `console.log` of Node does, but never calls a method of the values.
+ * A console that prints as Node's does, but calls no method of the values for it.
  *
- * @param {unknown[]} values
- * @returns {string}
+ * @param {(text: string) => void} write  called with each output
  */
-export const formatLog = (values) =>
-  util.formatWithOptions({ customInspect: false, showProxy: true, breakLength: 120 }, ...values);
+export const makePrinter = (write) => {
+  const stream = /** @type {NodeJS.WritableStream} */ (/** @type {unknown} */ ({ write }));
+  return new Console({ stdout: stream, stderr: stream, ignoreErrors: false, colorMode: false, inspectOptions: { customInspect: false } });
+};
 
 /** @param {string} file @returns {Promise<Record<string, any>>} */
 export const importFile = (file) => import(file);

@@ -1,7 +1,7 @@
 //! The names that every guest has, whatever its environment.
 
 /// What a guest finds without its environment; a test of the whole system compares it with a live guest.
-pub const GLOBALS: [&str; 80] = [
+pub const GLOBALS: [&str; 81] = [
     "AbortController",
     "AbortSignal",
     "AggregateError",
@@ -15,6 +15,7 @@ pub const GLOBALS: [&str; 80] = [
     "Date",
     "Error",
     "EvalError",
+    "Float16Array",
     "Float32Array",
     "Float64Array",
     "Function",

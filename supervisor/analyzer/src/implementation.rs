@@ -20,8 +20,7 @@ use crate::source::{syntax_errors, violation};
 const MARK: &str = "@endowment";
 
 /// Names beside the guest's own that have a meaning, or may get one from ECMAScript.
-const RESERVED: &[&str] =
-    &["AsyncIterator", "Float16Array", "WeakRef", "assert", "context", "execute", "main"];
+const RESERVED: &[&str] = &["AsyncIterator", "WeakRef", "assert", "context", "execute", "main"];
 
 pub fn analyze(text: &str) -> Answer {
     let allocator = Allocator::default();

@@ -5,17 +5,35 @@ use analyzer::UnknownName;
 use crate::protocol::ErrorDetails;
 
 /// Where programs go looking for what a guest does not have, and what to do instead.
-const ABSENT: [(&str, &str); 10] = [
-    ("fetch", "There is no network here; call one of the functions instead."),
-    ("XMLHttpRequest", "There is no network here; call one of the functions instead."),
-    ("require", "Modules cannot be loaded; everything that is available is already defined."),
-    ("module", "A program is no module: return a value, or declare `main`."),
-    ("exports", "A program is no module: return a value, or declare `main`."),
-    ("process", "There is no process object."),
-    ("Buffer", "Use Uint8Array, TextEncoder, TextDecoder, atob and btoa."),
-    ("fs", "There is no file system."),
-    ("window", "This is not a browser; use globalThis."),
-    ("document", "This is not a browser."),
+const ABSENT: &[(&[&str], &str)] = &[
+    (
+        &["fetch", "XMLHttpRequest", "WebSocket", "axios", "Request", "Response", "Headers"],
+        "There is no network here; call one of the functions instead.",
+    ),
+    (
+        &["require", "_", "lodash", "moment", "dayjs", "z", "cheerio"],
+        "Modules cannot be loaded; everything that is available is already defined.",
+    ),
+    (
+        &["module", "exports", "__filename", "__dirname"],
+        "A program is no module: return a value, or declare `main`.",
+    ),
+    (
+        &["process", "Deno", "Bun", "os"],
+        "There is no process object and no environment; use `input` and the context.",
+    ),
+    (&["Buffer", "Blob", "File"], "Use Uint8Array, TextEncoder, TextDecoder, atob and btoa."),
+    (&["fs", "path", "localStorage", "sessionStorage"], "There is no file system and nothing is stored."),
+    (
+        &["window", "global", "self", "document", "navigator", "alert"],
+        "This is neither a browser nor Node; use globalThis and console.",
+    ),
+    (&["setImmediate", "clearImmediate"], "Use setTimeout with a delay of 0, or queueMicrotask."),
+    (&["performance"], "Use Date.now()."),
+    (
+        &["WebAssembly", "SharedArrayBuffer", "Atomics", "WeakRef", "FinalizationRegistry", "Worker"],
+        "Nothing here runs beside the program or lives longer than it.",
+    ),
 ];
 
 /// Functions that a hint lists.
@@ -27,7 +45,8 @@ const NAME_BYTES_MAX: usize = 100;
 /// The error of the first unknown name; the others are named as well.
 pub fn error_of(unknown: &[UnknownName], functions: &[String]) -> Option<ErrorDetails> {
     let (first, others) = unknown.split_first()?;
-    let absent = ABSENT.iter().find(|(name, _)| *name == first.name).map(|(_, instead)| *instead);
+    let absent =
+        ABSENT.iter().find(|(names, _)| names.contains(&first.name.as_str())).map(|(_, instead)| *instead);
     let (code, message) = match (absent, first.called) {
         (Some(_), _) => ("not_available", format!("{} is not available", first.name)),
         (None, true) => {
