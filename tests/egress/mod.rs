@@ -166,7 +166,7 @@ fn what_a_host_does_after_an_execution_is_recorded_too() {
     let backend = Backend::start();
     let supervisor = Supervisor::start();
     supervisor.provision_with(json!({ "backendUrls": { "backend": backend.url() } }));
-    let execution = supervisor.execute("Later({ ms: 200, path: '/late' }); return 'not waited'");
+    let execution = supervisor.execute("void Later({ ms: 200, path: '/late' }); return 'not waited'");
     assert_eq!((&execution["result"], &execution["egress"]), (&json!("not waited"), &json!([])));
     let late = wait_for("the late connection to be recorded", || {
         supervisor.egress_after().into_iter().find(|(id, _)| execution["id"] == id.as_str())

@@ -212,7 +212,7 @@ fn the_steps_of_a_host_are_bounded_in_time() {
     });
     supervisor.provision();
     let left = pid("agent");
-    assert_eq!(supervisor.result("Wait({ ms: 60000 }); return 'not waited'"), "not waited");
+    assert_eq!(supervisor.result("void Wait({ ms: 60000 }); return 'not waited'"), "not waited");
     wait_for("the host with a call that does not end to be ended", || {
         children(supervisor.pid()).iter().all(|child| json!(child.pid) != left).then_some(())
     });
