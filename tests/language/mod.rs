@@ -2,6 +2,7 @@
 
 mod blocking;
 mod logs;
+mod programs;
 mod unawaited;
 mod values;
 

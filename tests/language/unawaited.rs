@@ -135,7 +135,7 @@ fn what_is_used_as_both_is_waited_for_and_told() {
         "{execution}"
     );
     let warning = execution["warnings"][0].as_str().unwrap();
-    assert!(warning.contains("The result of Echo (line 1, column 11)"), "{warning}");
+    assert!(warning.contains("the result of Echo (line 1, column 11)"), "{warning}");
     let failing = run(&supervisor, "const before = 'x'; const r = Echo(null); return r.a", json!({}));
     let details = &failing["errorDetails"];
     assert_eq!((&details["name"], &details["column"]), (&json!("TypeError"), &json!(52)), "{failing}");

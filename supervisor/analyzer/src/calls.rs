@@ -17,6 +17,9 @@ use crate::source::position;
 /// How a function is reached that waits for its value.
 const WAITING: &str = ".sync";
 
+/// More warnings than these help nobody.
+const WARNINGS_MAX: usize = 20;
+
 /// Array methods that call a function with more than the element.
 const PASSES_MORE: [&str; 12] = [
     "map",
@@ -108,11 +111,11 @@ impl Calls<'_, '_, '_> {
     /// Whether the value is wanted. Where a promise is wanted as well, that is said.
     fn waits(&mut self, uses: Uses, name: &str, span: Span) -> bool {
         let waits = !uses.chained && (uses.value || !uses.awaited);
-        if uses.value && (uses.chained || uses.awaited) {
+        if uses.value && (uses.chained || uses.awaited) && self.warnings.len() < WARNINGS_MAX {
             let (line, column) = position(self.text, span.start as usize);
             let decided = if waits { "the program waits for its value here" } else { "it stays a promise" };
             self.warnings.push(format!(
-                "The result of {name} (line {line}, column {column}) is used both as a promise and as a value, so {decided}. Write `await` before the call to make it plain."
+                "It is not plain whether the result of {name} (line {line}, column {column}) is wanted as a promise or as a value, so {decided}. Write `await` before the call to make it plain."
             ));
         }
         waits
@@ -208,7 +211,11 @@ mod tests {
             ("new Thing(Get())", "v"),
             ("const api = { rates: (i) => Get(i) }; return api.rates(1).a", "v"),
             ("const r = Get(); await Put(1); return r.a", "v"),
+            ("let r; try { r = Get() } catch { r = 0 } return r", "v"),
             // Later.
+            ("try { const p = Get(); const q = Get(); await Promise.all([p, q]) } catch {}", "pp"),
+            ("try { await Promise.all(items.map((i) => Get(i))) } catch {}", "p"),
+            ("try { Get().then(f) } catch {}", "p"),
             ("await Get()", "p"),
             ("(await Get()).name", "p"),
             ("Get().then((r) => r.a)", "p"),

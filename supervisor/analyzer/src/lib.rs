@@ -58,6 +58,8 @@ pub enum Language {
 pub enum Answer {
     Program(Program),
     Implementation(Implementation),
+    /// The source is nested too deeply.
+    TooComplex,
     /// The source cannot be used; at least one reason.
     Refused {
         violations: Vec<Violation>,

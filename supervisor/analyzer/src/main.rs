@@ -3,6 +3,7 @@
 //! It decides nothing; it says what a source is. A source that makes it abort costs the request.
 
 mod calls;
+mod depth;
 mod edits;
 mod entry;
 mod flow;

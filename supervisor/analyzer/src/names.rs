@@ -16,11 +16,14 @@ pub fn used(semantic: &Semantic<'_>, submission: &Submission) -> Vec<String> {
     submission.known().filter(is_used).map(str::to_owned).collect()
 }
 
-/// Each with its first place, in the order of the source. A name that is asked for with `typeof` anywhere is
+/// More unknown names help nobody.
+const TOLD_MAX: usize = 50;
+
+/// Each with its first place, in the order of the source, up to `TOLD_MAX`. A name that is asked for with `typeof` anywhere is
 /// left to run time, and so is a place in a `try` that has a `catch`.
 pub fn unknown(source: &str, semantic: &Semantic<'_>, submission: &Submission) -> Vec<UnknownName> {
     let scoping = semantic.scoping();
-    let mut found: Vec<(u32, UnknownName)> = Vec::new();
+    let mut found: Vec<(&str, NodeId)> = Vec::new();
     for (name, references) in scoping.root_unresolved_references() {
         let name = name.as_str();
         if GLOBALS.contains(&name) || submission.known().any(|known| known == name) {
@@ -31,16 +34,15 @@ pub fn unknown(source: &str, semantic: &Semantic<'_>, submission: &Submission) -
             continue;
         }
         let undecided = places().filter(|node| !is_tried(semantic.nodes(), *node));
-        let first = undecided
-            .map(|node| (semantic.nodes().kind(node).span().start, is_called(semantic.nodes(), node)))
-            .min_by_key(|(start, _)| *start);
-        if let Some((start, called)) = first {
-            let (line, column) = position(source, start as usize);
-            found.push((start, UnknownName { name: name.to_owned(), called, line, column }));
-        }
+        let first = undecided.min_by_key(|node| semantic.nodes().kind(*node).span().start);
+        found.extend(first.map(|node| (name, node)));
     }
-    found.sort_by_key(|(start, _)| *start);
-    found.into_iter().map(|(_, unknown)| unknown).collect()
+    found.sort_by_key(|(_, node)| semantic.nodes().kind(*node).span().start);
+    let told = |(name, node): (&str, NodeId)| {
+        let (line, column) = position(source, semantic.nodes().kind(node).span().start as usize);
+        UnknownName { name: name.to_owned(), called: is_called(semantic.nodes(), node), line, column }
+    };
+    found.into_iter().take(TOLD_MAX).map(told).collect()
 }
 
 /// `typeof name`

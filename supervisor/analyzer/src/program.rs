@@ -17,8 +17,8 @@ use oxc_span::{GetSpan, SourceType, Span};
 
 use crate::edits::{Edited, Edits};
 use crate::entry::{Start, declares_function};
-use crate::source::{syntax_errors, violation};
-use crate::{calls, forms, names, tokens, types};
+use crate::source::{VIOLATIONS_MAX, refuse, syntax_errors, violation};
+use crate::{calls, depth, forms, names, tokens, types};
 
 /// A call is wrapped in one function whose head stands on a line of its own.
 const LINES_BEFORE_CALL: u32 = 1;
@@ -29,17 +29,36 @@ const DEFAULT_EXPORT: &str = "__defaultExport";
 pub fn analyze(submission: &Submission) -> Answer {
     match read(submission).and_then(|(text, language)| started(submission, &text, language)) {
         Ok(program) => Answer::Program(program),
-        Err(violations) => Answer::Refused { violations },
+        Err(Refusal::Violations(violations)) => Answer::Refused { violations },
+        Err(Refusal::TooComplex) => Answer::TooComplex,
     }
 }
 
+/// Why a program cannot be run.
+enum Refusal {
+    Violations(Vec<Violation>),
+    TooComplex,
+}
+
 fn parse<'a>(allocator: &'a Allocator, text: &'a str, kind: SourceType) -> ParserReturn<'a> {
-    let options = ParseOptions { allow_return_outside_function: true, ..ParseOptions::default() };
+    let options = ParseOptions {
+        allow_return_outside_function: true,
+        parse_regular_expression: true,
+        ..ParseOptions::default()
+    };
     Parser::new(allocator, text, kind).with_options(options).parse()
 }
 
+/// The errors of a parse; a tree that is too deep is not looked at any further.
+fn checked(text: &str, parsed: &ParserReturn<'_>) -> Result<Vec<Violation>, Refusal> {
+    if !depth::is_bearable(&parsed.program) {
+        return Err(Refusal::TooComplex);
+    }
+    Ok(syntax_errors(text, parsed))
+}
+
 /// The program as JavaScript without anything around it, each line and column where it was.
-fn read(submission: &Submission) -> Result<(String, Language), Vec<Violation>> {
+fn read(submission: &Submission) -> Result<(String, Language), Refusal> {
     let text = forms::without_marks(&submission.source);
     let wanted = submission.language;
     let fenced = || {
@@ -60,35 +79,36 @@ fn read(submission: &Submission) -> Result<(String, Language), Vec<Violation>> {
 }
 
 /// As JavaScript, and as TypeScript where that fails and nothing else is said.
-fn read_as(text: &str, language: Option<Language>) -> Result<(String, Language), Vec<Violation>> {
+fn read_as(text: &str, language: Option<Language>) -> Result<(String, Language), Refusal> {
     let allocator = Allocator::default();
     let mut refused = Vec::new();
     if language != Some(Language::TypeScript) {
-        refused = syntax_errors(text, &parse(&allocator, text, SourceType::mjs()));
+        refused = checked(text, &parse(&allocator, text, SourceType::mjs()))?;
         if refused.is_empty() {
             return Ok((text.to_owned(), Language::JavaScript));
         }
     }
     if language == Some(Language::JavaScript) {
-        return Err(refused);
+        return Err(Refusal::Violations(refused));
     }
     let parsed = parse(&allocator, text, SourceType::ts());
-    let errors = syntax_errors(text, &parsed);
+    let errors = checked(text, &parsed)?;
     if !errors.is_empty() {
         // What is neither is told as the JavaScript that it most likely is.
-        return Err(if refused.is_empty() { errors } else { refused });
+        return Err(Refusal::Violations(if refused.is_empty() { errors } else { refused }));
     }
-    types::without_types(text, &parsed.program).map(|javascript| (javascript, Language::TypeScript))
+    let javascript = types::without_types(text, &parsed.program).map_err(Refusal::Violations)?;
+    Ok((javascript, Language::TypeScript))
 }
 
-fn started(submission: &Submission, text: &str, language: Language) -> Result<Program, Vec<Violation>> {
+fn started(submission: &Submission, text: &str, language: Language) -> Result<Program, Refusal> {
     let allocator = Allocator::default();
     let parsed = parse(&allocator, text, SourceType::mjs());
-    let mut violations = syntax_errors(text, &parsed);
+    let mut violations = checked(text, &parsed)?;
     let tree = &parsed.program;
     let built = SemanticBuilder::new().with_build_nodes(true).with_check_syntax_error(true).build(tree);
     if violations.is_empty() {
-        violations.extend(built.diagnostics.errors().map(|error| {
+        violations.extend(built.diagnostics.errors().take(VIOLATIONS_MAX).map(|error| {
             // The last place is the one that contradicts the others.
             let offset = error.labels.last().map_or(0, |label| label.offset());
             violation(text, offset, error.message.to_string())
@@ -101,7 +121,7 @@ fn started(submission: &Submission, text: &str, language: Language) -> Result<Pr
         violations.push(violation(text, 0, format!("{name} is not a top-level function of the program")));
     }
     if !violations.is_empty() {
-        return Err(violations);
+        return Err(Refusal::Violations(violations));
     }
     let start = Start::decide(submission, tree, &built.semantic, exported);
     start.prepare(text, tree, &built.semantic, &mut edits);
@@ -132,11 +152,12 @@ fn without_exports(
     for declaration in tree.body.iter().filter_map(|statement| statement.as_module_declaration()) {
         let span = declaration.span();
         match declaration {
-            ModuleDeclaration::ImportDeclaration(_) => violations.push(violation(
+            ModuleDeclaration::ImportDeclaration(_) => refuse(
+                violations,
                 text,
                 span.start,
                 "`import` is not available: the functions of the environment are already defined, and so is what the guest has",
-            )),
+            ),
             ModuleDeclaration::ExportDeclaration(export) => {
                 edits.blank(text, Span::new(span.start, export.declaration.span().start));
             }
@@ -168,11 +189,12 @@ fn without_exports(
                     }
                 }
             }
-            _ => violations.push(violation(
+            _ => refuse(
+                violations,
                 text,
                 span.start,
                 "`export … from` is not available: there are no other modules",
-            )),
+            ),
         }
     }
     (edits, exported)
@@ -186,7 +208,7 @@ fn dynamic_imports(text: &str, tree: &Tree<'_>) -> Vec<Violation> {
     impl<'a> Visit<'a> for Finder<'_> {
         fn visit_import_expression(&mut self, it: &ImportExpression<'a>) {
             let message = "`import()` is not available: everything that there is is already defined";
-            self.found.push(violation(self.text, it.span.start, message));
+            refuse(&mut self.found, self.text, it.span.start, message);
             walk::walk_import_expression(self, it);
         }
     }

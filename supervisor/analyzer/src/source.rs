@@ -9,6 +9,16 @@ pub fn violation(text: &str, offset: u32, message: impl Into<String>) -> Violati
     Violation { message: message.into(), line, column }
 }
 
+/// More reasons than these help nobody.
+pub const VIOLATIONS_MAX: usize = 20;
+
+/// Adds a violation, unless there are enough.
+pub fn refuse(violations: &mut Vec<Violation>, text: &str, offset: u32, message: impl Into<String>) {
+    if violations.len() < VIOLATIONS_MAX {
+        violations.push(violation(text, offset, message));
+    }
+}
+
 /// The syntax errors that a parse found, if any.
 pub fn syntax_errors(text: &str, parsed: &ParserReturn<'_>) -> Vec<Violation> {
     let errors = parsed.diagnostics.errors().map(|error| {
@@ -16,7 +26,7 @@ pub fn syntax_errors(text: &str, parsed: &ParserReturn<'_>) -> Vec<Violation> {
         let help = error.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
         violation(text, offset, format!("{}{help}", error.message))
     });
-    let mut found: Vec<Violation> = errors.collect();
+    let mut found: Vec<Violation> = errors.take(VIOLATIONS_MAX).collect();
     if found.is_empty() && parsed.panicked {
         found.push(violation(text, 0, "the source cannot be parsed"));
     }

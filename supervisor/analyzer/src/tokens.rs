@@ -13,7 +13,7 @@ use oxc_ast_visit::{Visit, walk};
 use oxc_span::Span;
 
 use crate::edits::Edits;
-use crate::source::violation;
+use crate::source::refuse;
 
 /// What must not stand in the text, and how it stands where escapes have a meaning.
 const REFUSED: [(&str, &str); 4] =
@@ -109,7 +109,7 @@ impl<'a> Visit<'a> for Literals<'_, '_> {
             // A tag such as String.raw sees the text itself, which an escape would change.
             if holds_any(text_of(self.source, quasi.span)) {
                 let message = "import, eval, <!-- and --> cannot stand in a tagged template: use a plain one";
-                self.violations.push(violation(self.source, quasi.span.start, message));
+                refuse(self.violations, self.source, quasi.span.start, message);
             }
         }
         self.visit_expression(&it.tag);
@@ -119,7 +119,7 @@ impl<'a> Visit<'a> for Literals<'_, '_> {
     fn visit_call_expression(&mut self, it: &CallExpression<'a>) {
         if matches!(&it.callee, Expression::Identifier(callee) if callee.name == "eval") {
             let message = "direct `eval` is not available: write the code itself";
-            self.violations.push(violation(self.source, it.span.start, message));
+            refuse(self.violations, self.source, it.span.start, message);
         }
         walk::walk_call_expression(self, it);
     }

@@ -16,7 +16,7 @@ use oxc_span::{GetSpan, Span};
 use oxc_syntax::scope::ScopeFlags;
 
 use crate::edits::Edits;
-use crate::source::violation;
+use crate::source::refuse;
 
 /// The same program without types, or what cannot be run.
 pub fn without_types(source: &str, program: &Program<'_>) -> Result<String, Vec<Violation>> {
@@ -72,7 +72,7 @@ impl Eraser<'_> {
     }
 
     fn refuse(&mut self, span: Span, what: &str) {
-        self.refused.push(violation(self.source, span.start, what));
+        refuse(&mut self.refused, self.source, span.start, what);
     }
 }
 

@@ -104,6 +104,7 @@ impl Analysis {
                 Ok(program)
             }
             Answer::Refused { violations } => Err(AnalysisError::Refused(violations)),
+            Answer::TooComplex => Err(AnalysisError::TooComplex),
             Answer::Implementation(_) => Err(AnalysisError::OutOfTurn),
         }
     }
@@ -113,6 +114,7 @@ impl Analysis {
         match self.ask(Request::Implementation { source: source.to_owned() }).await? {
             Answer::Implementation(implementation) => Ok(implementation),
             Answer::Refused { violations } => Err(AnalysisError::Refused(violations)),
+            Answer::TooComplex => Err(AnalysisError::TooComplex),
             Answer::Program(_) => Err(AnalysisError::OutOfTurn),
         }
     }

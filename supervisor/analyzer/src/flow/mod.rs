@@ -32,6 +32,8 @@ pub struct Flow<'s, 'a> {
     /// The program's last expression is its result.
     completes: bool,
     steps_left: u32,
+    /// The block of a `try` around the call: what fails elsewhere is not caught where the program meant it.
+    tried: Option<Span>,
     /// What is being followed already: a circle adds nothing.
     seen: HashSet<(NodeId, Shape<'a>)>,
 }
@@ -66,6 +68,7 @@ impl<'s, 'a> Flow<'s, 'a> {
             methods,
             completes,
             steps_left: STEPS_MAX,
+            tried: None,
             seen: HashSet::new(),
         }
     }
@@ -73,12 +76,14 @@ impl<'s, 'a> Flow<'s, 'a> {
     /// How the result of the call at `node` is used.
     pub fn of_result(&mut self, node: NodeId) -> Uses {
         self.seen.clear();
+        self.tried = self.tried_around(node);
         self.follow(node, Shape::default())
     }
 
     /// How the results of the function that `node` stands for are used.
     pub fn of_function(&mut self, node: NodeId) -> Uses {
         self.seen.clear();
+        self.tried = None;
         self.follow(node, Shape::default().within(Layer::Function))
     }
 
@@ -91,6 +96,12 @@ impl<'s, 'a> Flow<'s, 'a> {
         if !self.seen.insert((node, shape.clone())) {
             return Uses::NONE;
         }
+        let uses = self.step(node, shape);
+        let leaves = |tried: Span| !tried.contains_inclusive(self.nodes.kind(node).span());
+        if uses.awaited && self.tried.is_some_and(leaves) { uses.and(Uses::VALUE) } else { uses }
+    }
+
+    fn step(&mut self, node: NodeId, shape: Shape<'a>) -> Uses {
         let span = self.nodes.kind(node).span();
         let parent = self.nodes.parent_id(node);
         match self.nodes.kind(parent) {
@@ -191,7 +202,7 @@ impl<'s, 'a> Flow<'s, 'a> {
 
     /// What a function gives back.
     fn returned(&mut self, node: NodeId, shape: Shape<'a>) -> Uses {
-        if shape.outermost().is_none() && self.is_tried(node) {
+        if shape.outermost().is_none() && self.tried_around(node).is_some() {
             // Only what has failed here can be caught here.
             return Uses::VALUE.and(Uses::AWAITED);
         }
@@ -234,14 +245,15 @@ impl<'s, 'a> Flow<'s, 'a> {
         if self.completes && is_last() { shape.adopted() } else { shape.tested() }
     }
 
-    /// Inside of a `try` that has a `catch`, within its function.
-    fn is_tried(&self, node: NodeId) -> bool {
+    /// The block of a `try` that has a `catch`, within the same function.
+    fn tried_around(&self, node: NodeId) -> Option<Span> {
         let place = self.nodes.kind(node).span();
-        self.nodes.ancestor_kinds(node).take_while(|kind| !kind.is_function_like()).any(|kind| match kind {
-            AstKind::TryStatement(tried) => {
-                tried.handler.is_some() && tried.block.span.contains_inclusive(place)
+        let mut around = self.nodes.ancestor_kinds(node).take_while(|kind| !kind.is_function_like());
+        around.find_map(|kind| match kind {
+            AstKind::TryStatement(tried) if tried.handler.is_some() => {
+                Some(tried.block.span).filter(|block| block.contains_inclusive(place))
             }
-            _ => false,
+            _ => None,
         })
     }
 
