@@ -1,6 +1,7 @@
 //! Programs as models really write them, through the real service.
 
 mod blocking;
+mod hostile;
 mod logs;
 mod programs;
 mod unawaited;
