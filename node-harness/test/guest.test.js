@@ -4,9 +4,11 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import '../src/guest/perimeter.js';
+import { makeCompartments } from '../src/guest/compartments.js';
 import { makeExecution } from '../src/guest/execution.js';
 import { makePrinter } from '../src/shared/powers.js';
 
+const compartments = makeCompartments();
 const [{ execute }] = JSON.parse(
   readFileSync(new URL('../../tests/fixtures/protocol/to-guest.json', import.meta.url), 'utf8'),
 );
@@ -35,8 +37,8 @@ const run = (body, answer = () => null) =>
       }
     };
     const request = { ...execute, entry: 'call', linesBefore: 1, source: `(async function () {\n${body}\n})` };
-    const powers = { sendText: (/** @type {string} */ json) => send(JSON.parse(json)), exchange: (/** @type {string} */ json) => exchange(JSON.parse(json)), makePrinter };
-    const execution = makeExecution(powers, request);
+    const powers = { sendText: (/** @type {string} */ json) => send(JSON.parse(json)), exchange: (/** @type {string} */ json) => exchange(JSON.parse(json)), makePrinter, whenIdle: compartments.prepare };
+    const execution = makeExecution(powers, compartments.take(), request);
     execution.start();
   });
 

@@ -3,6 +3,7 @@
  * The program's `console`: Node's own formatting, and each output becomes one log entry, within the
  * budget.
  */
+import { frozen } from './frozen.js';
 
 /** The level of what each method prints. */
 const LEVELS = /** @type {const} */ ({
@@ -79,5 +80,5 @@ export const makeConsole = ({ send, makePrinter }, { logEntriesMax, logCharsMax 
   for (const [name, level] of Object.entries(LEVELS)) {
     console[name] = (...values) => print(level, (printer) => printer[name](...values));
   }
-  return harden(console);
+  return frozen(console);
 };

@@ -3,6 +3,7 @@
  * The environment's functions as the program sees them: each call is a frame to the supervisor,
  * which decides whether it is made. A function gives a promise, and its `sync` waits for the value.
  */
+import { frozen } from './frozen.js';
 import { toJson } from './json.js';
 
 /** @param {import('../shared/protocol.js').ErrorDetails} error */
@@ -71,7 +72,7 @@ export const makeEndowments = ({ send, exchange }, functions, { apiCallsMax, api
   for (const name of functions) {
     const awaited = { [name]: /** @param {...unknown} values */ (...values) => call(name, values) }[name];
     const sync = { [name]: /** @param {...unknown} values */ (...values) => callSync(name, values) }[name];
-    globals[name] = Object.defineProperty(awaited, 'sync', { value: sync });
+    globals[name] = Object.defineProperty(awaited, 'sync', { value: Object.freeze(sync) });
   }
 
   /** @param {number} callId */
@@ -82,7 +83,7 @@ export const makeEndowments = ({ send, exchange }, functions, { apiCallsMax, api
   };
 
   return {
-    globals: harden(globals),
+    globals: frozen(globals),
     /** @param {{ callId: number, value: unknown }} message */
     settleReturn: ({ callId, value }) => take(callId)?.resolve(value),
     /** @param {{ callId: number, error: import('../shared/protocol.js').ErrorDetails }} message */

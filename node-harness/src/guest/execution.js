@@ -3,11 +3,9 @@
  * One execution: a fresh Compartment, the program, exactly one `completed` or `threw`, and then
  * `idle` from a macrotask, when timers are cleared and pending calls are cut off.
  */
-import { Compartment } from './perimeter.js';
 import { makeConsole } from './console.js';
 import { makeEndowments } from './endowments.js';
 import { SOURCE_NAME, describeError } from './errors.js';
-import { sharedGlobals } from './globals.js';
 import { toJson, typeOf } from './json.js';
 import { makeTimers } from './timers.js';
 
@@ -21,10 +19,12 @@ const READ_ONLY = ['__agentId', '__env'];
  *   sendText: (json: string) => void,
  *   exchange: (json: string) => import('../shared/protocol.js').ToGuest,
  *   makePrinter: (write: (text: string) => void) => Console,
+ *   whenIdle: () => void,
  * }} powers
+ * @param {{ globalThis: Record<string, unknown>, evaluate: (source: string) => any }} compartment  a fresh one
  * @param {import('../shared/protocol.js').Execute} request
  */
-export const makeExecution = ({ sendText, exchange, makePrinter }, request) => {
+export const makeExecution = ({ sendText, exchange, makePrinter, whenIdle }, compartment, request) => {
   const { executionId, source, entry, functions, input, context, budgets } = request;
   const ownId = `"executionId":${JSON.stringify(executionId)}`;
   let settled = false;
@@ -43,7 +43,10 @@ export const makeExecution = ({ sendText, exchange, makePrinter }, request) => {
     timers.end();
     endowments.end();
     send(kind, fields);
-    setImmediate(() => send('idle'));
+    setImmediate(() => {
+      send('idle');
+      whenIdle();
+    });
   };
 
   /** @param {unknown} error */
@@ -62,10 +65,9 @@ export const makeExecution = ({ sendText, exchange, makePrinter }, request) => {
   const timers = makeTimers(fail);
 
   const run = async () => {
-    const globals = { ...sharedGlobals, ...timers.globals, ...endowments.globals, console, input, ...context };
-    const compartment = new Compartment({ __options__: true, name: SOURCE_NAME, globals });
-    for (const name of READ_ONLY) {
-      Object.defineProperty(compartment.globalThis, name, { writable: false, configurable: false });
+    for (const [name, value] of Object.entries({ ...timers.globals, ...endowments.globals, console, input, ...context })) {
+      const own = !READ_ONLY.includes(name);
+      Object.defineProperty(compartment.globalThis, name, { value, writable: own, enumerable: true, configurable: own });
     }
     const program = compartment.evaluate(`${source}\n//# sourceURL=${SOURCE_NAME}`);
     const value = await (entry === 'call' ? program() : program);

@@ -8,21 +8,21 @@
 import { formatStacks } from './perimeter.js';
 import { makePrinter, onUnhandledRejection, openProtocol, seal, waitingSocket } from '../shared/powers.js';
 import { makeExchange, makeFrames } from '../shared/frames.js';
+import { makeCompartments } from './compartments.js';
 import { makeStacks } from './errors.js';
 import { makeExecution } from './execution.js';
+
+const stacks = makeStacks();
+formatStacks(stacks.format);
+const compartments = makeCompartments();
 
 /** @type {ReturnType<typeof makeExecution> | undefined} */
 let current;
 
-const stacks = makeStacks();
-formatStacks(stacks.format);
-
-const exchange = makeExchange(waitingSocket);
-
 const { send, sendText } = makeFrames(openProtocol(), (/** @type {import('../shared/protocol.js').ToGuest} */ message) => {
   if ('execute' in message) {
     stacks.follow(message.execute);
-    current = makeExecution({ sendText, exchange, makePrinter }, message.execute);
+    current = makeExecution(powers, compartments.take(), message.execute);
     current.start();
   } else if ('return' in message) {
     current?.settleReturn(message.return);
@@ -30,6 +30,8 @@ const { send, sendText } = makeFrames(openProtocol(), (/** @type {import('../sha
     current?.settleThrow(message.throw);
   }
 });
+
+const powers = { sendText, exchange: makeExchange(waitingSocket), makePrinter, whenIdle: compartments.prepare };
 
 await seal(process.argv[2]);
 onUnhandledRejection((reason) => current?.unhandledRejection(reason));

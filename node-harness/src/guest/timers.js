@@ -1,5 +1,6 @@
 // @ts-check
 /** Timers of one execution. All of them end with it. */
+import { frozen } from './frozen.js';
 
 const { setTimeout, clearTimeout, setInterval, clearInterval, queueMicrotask } = globalThis;
 
@@ -42,7 +43,7 @@ export const makeTimers = (fail) => {
     running.delete(Number(id));
   };
 
-  const globals = harden({
+  const globals = frozen({
     /** @param {unknown} callback @param {unknown} [delay] @param {...unknown} values */
     setTimeout: (callback, delay, ...values) => {
       const ready = checked(callback);

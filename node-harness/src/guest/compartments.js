@@ -1,0 +1,31 @@
+// @ts-check
+/**
+ * Fresh Compartments: each serves one execution. The next is made while nobody waits for it.
+ */
+import { SOURCE_NAME } from './errors.js';
+import { sharedGlobals } from './globals.js';
+import { Compartment } from './perimeter.js';
+
+const make = () => {
+  const compartment = new Compartment({ __options__: true, name: SOURCE_NAME, globals: sharedGlobals });
+  // The first evaluation of each compiles its evaluator.
+  compartment.evaluate('0');
+  return compartment;
+};
+
+export const makeCompartments = () => {
+  /** @type {ReturnType<typeof make> | undefined} */
+  let next = make();
+  return Object.freeze({
+    /** A Compartment that nothing was evaluated in. */
+    take: () => {
+      const taken = next ?? make();
+      next = undefined;
+      return taken;
+    },
+    /** Makes the next one. */
+    prepare: () => {
+      next ??= make();
+    },
+  });
+};
