@@ -18,26 +18,27 @@ const [{ execute }] = JSON.parse(
  *
  * @param {string} body
  * @param {(call: { name: string, params: any }) => unknown} [answer]
+ * @param {() => boolean} [isBroken]
  * @returns {Promise<any[]>}
  */
-const run = (body, answer = () => null) =>
+const run = (body, answer = () => null, isBroken = () => false) =>
   new Promise((resolve) => {
     /** @type {any[]} */
     const frames = [];
     /** @param {any} message */
-    const exchange = ({ call }) => ({ return: { callId: call.callId, value: answer(call) } });
+    const answered = ({ call }) => ({ return: { executionId: call.executionId, callId: call.callId, value: answer(call) } });
     /** @param {any} message */
     const send = (message) => {
       frames.push(message);
       if (message.call) {
         setImmediate(() => execution.settleReturn({ callId: message.call.callId, value: answer(message.call) }));
       }
-      if (message.idle) {
+      if (message.idle || message.left) {
         resolve(frames);
       }
     };
     const request = { ...execute, entry: 'call', linesBefore: 1, source: `(async function () {\n${body}\n})` };
-    const powers = { sendText: (/** @type {string} */ json) => send(JSON.parse(json)), exchange: (/** @type {string} */ json) => exchange(JSON.parse(json)), makePrinter, whenIdle: compartments.prepare };
+    const powers = { sendText: (/** @type {string} */ json) => send(JSON.parse(json)), exchange: { ask: (/** @type {string} */ json) => answered(JSON.parse(json)), isBroken }, leave: () => send({ left: true }), makePrinter, whenIdle: compartments.prepare };
     const execution = makeExecution(powers, compartments.take(), request);
     execution.start();
   });
@@ -108,4 +109,9 @@ test('a program that has ended makes no timer and no call', async () => {
   await new Promise((resolve) => setTimeout(resolve, 2));
   assert.deepEqual(frames.map((frame) => Object.keys(frame)[0]), ['completed', 'idle']);
   assert.equal(frames[0].completed.value, 'undefined');
+});
+
+test('a guest whose call was cut short leaves and never proves idle', async () => {
+  const frames = await run('return 1', () => null, () => true);
+  assert.deepEqual(frames.map((frame) => Object.keys(frame)[0]), ['completed', 'left']);
 });

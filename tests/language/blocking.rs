@@ -70,3 +70,32 @@ fn a_blocking_call_obeys_deadline_cancellation_and_budgets() {
     record("cancelled");
     assert_eq!(supervisor.result("return Echo.sync(7)"), 7);
 }
+
+#[test]
+fn what_waits_behind_a_call_that_blocks_is_bounded_and_given_back() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    let many = |count: u32| {
+        format!(
+            "const all = Array.from({{ length: {count} }}, () => Large({{ bytes: 1000000 }})); Wait.sync({{ ms: 600 }}); const ended = await Promise.allSettled(all); return ended.map((one) => one.reason?.code ?? one.status)"
+        )
+    };
+    let few = run(&supervisor, &many(10), json!({ "timeout": 10_000 }));
+    assert_eq!(few["result"], json!(vec!["fulfilled"; 10]), "{few}");
+    let before = resident(&supervisor);
+    for agent in ["a", "b", "c", "d"] {
+        let execution = run(&supervisor, &many(31), json!({ "timeout": 10_000, "userAgentId": agent }));
+        let ended = execution["result"].as_array().unwrap();
+        let refused = ended.iter().filter(|code| **code == json!("api_result_too_large")).count();
+        assert!(refused >= 10 && refused < 31, "{execution}");
+    }
+    let kept = resident(&supervisor).saturating_sub(before);
+    assert!(kept < 40 * 1024, "{kept} KiB more are held after four agents");
+}
+
+/// The supervisor's resident memory in KiB (`proc_pid_status(5)`).
+fn resident(supervisor: &Supervisor) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", supervisor.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}

@@ -158,6 +158,13 @@ fn what_is_thrown_is_told_in_words() {
         ("await Promise.reject(new RangeError('late'))", "RangeError", "late"),
         ("setTimeout(() => { throw new Error('timer') }, 1); await new Promise(() => {})", "Error", "timer"),
     ];
+    let long = run(
+        &supervisor,
+        "throw { name: 'n'.repeat(2e6), message: 'm'.repeat(2e6), code: 'c'.repeat(2e6), stack: 'at f (program.js:1:2)\\n'.repeat(1e5) }",
+        json!({}),
+    );
+    assert_eq!(long["status"], "error", "what is thrown is cut before it is sent");
+    assert!(long.to_string().len() < 40_000);
     for (code, name, message) in cases {
         let details = run(&supervisor, code, json!({}))["errorDetails"].clone();
         assert_eq!(
@@ -253,7 +260,7 @@ fn ordinary_assignments_work_and_nothing_is_left_to_the_next_program() {
 fn the_globals_of_a_program_are_there_and_work() {
     let supervisor = Supervisor::start();
     supervisor.provision();
-    let cases: [(&str, Value); 12] = [
+    let cases: [(&str, Value); 14] = [
         (
             "[Object.groupBy([1, 2], (n) => n % 2 ? 'odd' : 'even'), [3, 1].toSorted(), [1, 2].findLast(() => true), 'a-a'.replaceAll('-', ''), [1].at(-1)]",
             json!([{ "odd": [1], "even": [2] }, [1, 3], 2, "aa", 1]),
@@ -285,6 +292,14 @@ fn the_globals_of_a_program_are_there_and_work() {
         (
             "[structuredClone({ d: [1] }), crypto.randomUUID().length, crypto.getRandomValues(new Uint8Array(3)).length]",
             json!([{ "d": [1] }, 36, 3]),
+        ),
+        (
+            "await (async () => { const c = new AbortController(); c.signal.addEventListener('abort', () => { throw new Error('heard') }); c.abort('why'); await Wait({ ms: 1 }); return [c.signal.reason, AbortSignal.any([c.signal]).aborted, AbortSignal.abort().reason.name] })()",
+            json!(["why", true, "AbortError"]),
+        ),
+        (
+            "(() => { const u = new URL('/a?b=1', 'http://h'); u.searchParams.append('c', 2); u.hash = 'x'; return [u.href, [...u.searchParams.keys()], URL.canParse('no'), `${new URLSearchParams(u.searchParams)}`, JSON.stringify({ u })] })()",
+            json!(["http://h/a?b=1&c=2#x", ["b", "c"], false, "b=1&c=2", "{\"u\":\"http://h/a?b=1&c=2#x\"}"]),
         ),
         (
             "await (async () => { const c = new AbortController(); let heard = 0; c.signal.addEventListener('abort', () => { heard += 1 }); c.abort(); return [heard, c.signal.aborted] })()",

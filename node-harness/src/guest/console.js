@@ -67,9 +67,15 @@ export const makeConsole = ({ send, makePrinter }, { logEntriesMax, logCharsMax 
   /** Prints, unless nothing more is kept. @param {string} wanted @param {(printer: any) => void} act */
   const print = (wanted, act) => {
     if (entries <= logEntriesMax) {
+      // Formatting `%s` may call the program's own `toString`, which may print as well.
+      const outer = level;
       level = wanted;
       printer ??= makePrinter((text) => record(level, text.replace(/\n$/, '').toWellFormed()));
-      act(printer);
+      try {
+        act(printer);
+      } finally {
+        level = outer;
+      }
     }
   };
 

@@ -6,10 +6,20 @@
 import { frozen } from './frozen.js';
 import { toJson } from './json.js';
 
-/** @param {import('../shared/protocol.js').ErrorDetails} error */
-const thrown = ({ name, message, code }) => {
-  const error = Object.assign(new Error(message), code === undefined ? {} : { code });
-  if (name && name !== 'Error') {
+/** The realm's errors by their names, so that `instanceof` tells them apart. */
+const ERRORS = new Map([EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError].map((kind) => [kind.name, kind]));
+
+/**
+ * What a function threw, at the place of its call.
+ *
+ * @param {import('../shared/protocol.js').ErrorDetails} error
+ * @param {Error} place  made where the call was
+ */
+const thrown = ({ name, message, code }, place) => {
+  const error = Object.assign(new (ERRORS.get(name) ?? Error)(message), code === undefined ? {} : { code });
+  const frames = /\n[^]*/.exec(String(place.stack))?.[0] ?? '';
+  Object.defineProperty(error, 'stack', { value: `${name || 'Error'}: ${message}${frames}`, configurable: true, writable: true });
+  if (name && name !== error.name) {
     Object.defineProperty(error, 'name', { value: name, configurable: true, writable: true });
   }
   return error;
@@ -18,24 +28,26 @@ const thrown = ({ name, message, code }) => {
 /**
  * @param {{
  *   send: (call: string) => void,
- *   exchange: (call: string) => import('../shared/protocol.js').ToGuest,
+ *   ask: (call: string, callId: number) => import('../shared/protocol.js').ToGuest,
  * }} powers  both take the text of a call's fields
  * @param {string[]} functions
  * @param {import('../shared/protocol.js').Budgets} budgets
  */
-export const makeEndowments = ({ send, exchange }, functions, { apiCallsMax, apiCallsConcurrentMax, paramsBytesMax }) => {
-  /** @type {Map<number, { resolve: (value: unknown) => void, reject: (error: Error) => void }>} */
+export const makeEndowments = ({ send, ask }, functions, { apiCallsMax, apiCallsConcurrentMax, paramsBytesMax }) => {
+  /** @type {Map<number, { resolve: (value: unknown) => void, reject: (error: Error) => void, place: Error }>} */
   const waiting = new Map();
   let calls = 0;
   let ended = false;
 
   /** Counts a call. @param {string} name @param {unknown[]} values */
   const begin = (name, values) => {
-    if (ended) {
-      throw new Error('the program has ended');
-    }
     if (values.length > 1) {
       throw new TypeError(`${name} takes one argument, an object; ${values.length} were given`);
+    }
+    // It may run code of the program, so it comes before anything is counted.
+    const params = toJson(values[0] === undefined ? {} : values[0], 'params', paramsBytesMax);
+    if (ended) {
+      throw new Error('the program has ended');
     }
     if (calls >= apiCallsMax) {
       throw Object.assign(new RangeError(`more than ${apiCallsMax} API calls in one execution`), { code: 'api_call_limit' });
@@ -44,7 +56,6 @@ export const makeEndowments = ({ send, exchange }, functions, { apiCallsMax, api
       const message = `more than ${apiCallsConcurrentMax} API calls at the same time: await some of them before you make more`;
       throw Object.assign(new RangeError(message), { code: 'api_concurrency_limit' });
     }
-    const params = toJson(values[0] === undefined ? {} : values[0], 'params', paramsBytesMax);
     const callId = (calls += 1);
     return { callId, fields: `"callId":${callId},"name":${JSON.stringify(name)},"params":${params}` };
   };
@@ -52,19 +63,21 @@ export const makeEndowments = ({ send, exchange }, functions, { apiCallsMax, api
   /** @param {string} name @param {unknown[]} values */
   const call = async (name, values) => {
     const { callId, fields } = begin(name, values);
+    const place = new Error();
     return new Promise((resolve, reject) => {
-      waiting.set(callId, { resolve, reject });
+      waiting.set(callId, { resolve, reject, place });
       send(fields);
     });
   };
 
   /** @param {string} name @param {unknown[]} values */
   const callSync = (name, values) => {
-    const answer = exchange(begin(name, values).fields);
+    const { callId, fields } = begin(name, values);
+    const answer = ask(fields, callId);
     if ('return' in answer) {
       return answer.return.value;
     }
-    throw 'throw' in answer ? thrown(answer.throw.error) : new Error('the call was not answered');
+    throw 'throw' in answer ? thrown(answer.throw.error, new Error()) : new Error('the call was not answered');
   };
 
   /** @type {Record<string, Function>} */
@@ -87,7 +100,10 @@ export const makeEndowments = ({ send, exchange }, functions, { apiCallsMax, api
     /** @param {{ callId: number, value: unknown }} message */
     settleReturn: ({ callId, value }) => take(callId)?.resolve(value),
     /** @param {{ callId: number, error: import('../shared/protocol.js').ErrorDetails }} message */
-    settleThrow: ({ callId, error }) => take(callId)?.reject(thrown(error)),
+    settleThrow: ({ callId, error }) => {
+      const call = take(callId);
+      call?.reject(thrown(error, call.place));
+    },
     /** Forgets pending calls; no more can be made. */
     end: () => {
       ended = true;

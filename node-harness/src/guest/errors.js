@@ -17,6 +17,8 @@ export const SOURCE_NAME = 'program.js';
 
 const FRAMES_MAX = 10;
 const MESSAGE_CHARS_MAX = 4000;
+const NAME_CHARS_MAX = 200;
+const FRAME_CHARS_MAX = 400;
 const OWN_FRAME = /^(?:at )?(?:(.*?) \()?(?:.*, )?program\.js:(\d{1,6}):(\d{1,6})\)?$/;
 
 /** One own frame, at its place in the submitted source. @param {string} frame @param {Rewriting} rewriting */
@@ -28,7 +30,7 @@ const ownFrame = (frame, { linesBefore, shifts }) => {
   }
   const moved = shifts.filter((shift) => shift.line === line && shift.column <= Number(found[3]));
   const column = moved.reduce((column, shift) => column - shift.by, Number(found[3]));
-  const name = (found[1] ?? '').replace(/^(async )?(Object|Proxy)\./, '$1').replace(/^(async )?eval$/, '');
+  const name = (found[1] ?? '').replace(/^(async )?(Object|Proxy)\./, '$1').replace(/^(async )?(\w+\.)?eval$/, '');
   return `    at ${name || '<program>'} (${SOURCE_NAME}:${line}:${column})`;
 };
 
@@ -82,11 +84,11 @@ export const describeError = (thrown) => {
     const message = typeof thrown === 'symbol' || typeof thrown === 'function' ? `a ${typeof thrown}` : `${thrown}`;
     return { name: 'Error', message: message.toWellFormed().slice(0, MESSAGE_CHARS_MAX), hint: 'The program threw a value that is not an Error.' };
   }
-  const name = text(thrown, 'name') || 'Error';
+  const name = text(thrown, 'name').slice(0, NAME_CHARS_MAX).toWellFormed() || 'Error';
   const message = (text(thrown, 'message') || shownObject(thrown)).slice(0, MESSAGE_CHARS_MAX).toWellFormed();
   /** @type {import('../shared/protocol.js').ErrorDetails} */
   const details = { name, message };
-  const code = text(thrown, 'code');
+  const code = text(thrown, 'code').slice(0, NAME_CHARS_MAX).toWellFormed();
   if (code) {
     details.code = code;
   }
@@ -94,7 +96,8 @@ export const describeError = (thrown) => {
   if (hint) {
     details.hint = hint;
   }
-  const frames = text(thrown, 'stack').split('\n').filter((line) => OWN_FRAME.test(line.trim())).slice(0, FRAMES_MAX);
+  const lines = text(thrown, 'stack').slice(0, MESSAGE_CHARS_MAX * 4).split('\n').slice(0, 200);
+  const frames = lines.filter((line) => line.length <= FRAME_CHARS_MAX && OWN_FRAME.test(line.trim())).slice(0, FRAMES_MAX);
   const place = OWN_FRAME.exec(frames[0]?.trim() ?? '');
   if (place) {
     details.line = Number(place[2]);

@@ -17,14 +17,15 @@ const READ_ONLY = ['__agentId', '__env'];
 /**
  * @param {{
  *   sendText: (json: string) => void,
- *   exchange: (json: string) => import('../shared/protocol.js').ToGuest,
+ *   exchange: ReturnType<typeof import('../shared/frames.js').makeExchange>,
+ *   leave: () => void,
  *   makePrinter: (write: (text: string) => void) => Console,
  *   whenIdle: () => void,
  * }} powers
  * @param {{ globalThis: Record<string, unknown>, evaluate: (source: string) => any }} compartment  a fresh one
  * @param {import('../shared/protocol.js').Execute} request
  */
-export const makeExecution = ({ sendText, exchange, makePrinter, whenIdle }, compartment, request) => {
+export const makeExecution = ({ sendText, exchange, leave, makePrinter, whenIdle }, compartment, request) => {
   const { executionId, source, entry, functions, input, context, budgets } = request;
   const ownId = `"executionId":${JSON.stringify(executionId)}`;
   let settled = false;
@@ -44,6 +45,9 @@ export const makeExecution = ({ sendText, exchange, makePrinter, whenIdle }, com
     endowments.end();
     send(kind, fields);
     setImmediate(() => {
+      if (exchange.isBroken()) {
+        return leave();
+      }
       send('idle');
       whenIdle();
     });
@@ -57,8 +61,16 @@ export const makeExecution = ({ sendText, exchange, makePrinter, whenIdle }, com
     void (settled || send('log', `"level":"${level}","text":${JSON.stringify(text)},"truncated":${truncated}`));
 
   const console = makeConsole({ send: sendLog, makePrinter }, budgets);
+  /** @param {any} answer @param {number} callId */
+  const isAnswer = (answer, callId) => {
+    const { return: returned, throw: threw } = answer;
+    const to = returned ?? threw;
+    return to?.executionId === executionId && to.callId === callId;
+  };
+  /** @param {string} call @param {number} callId */
+  const ask = (call, callId) => exchange.ask(message('call', call), (answer) => isAnswer(answer, callId));
   const endowments = makeEndowments(
-    { send: (call) => send('call', call), exchange: (call) => exchange(message('call', call)) },
+    { send: (call) => send('call', call), ask },
     functions,
     budgets,
   );
@@ -76,6 +88,7 @@ export const makeExecution = ({ sendText, exchange, makePrinter, whenIdle }, com
 
   return {
     start: () => void run().catch(fail),
+    executionId,
     settleReturn: endowments.settleReturn,
     settleThrow: endowments.settleThrow,
     /** @param {unknown} reason */

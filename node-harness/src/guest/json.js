@@ -6,6 +6,7 @@
  * Error → {name, message}; URL → its text. Functions, symbols and cycles are refused with their path.
  */
 import { types } from '../shared/powers.js';
+import { textOfUrl } from './web.js';
 
 /** Deeper values are refused: readers of JSON commonly stop at 128. */
 const DEPTH_MAX = 100;
@@ -53,7 +54,6 @@ const rebuild = (value, path, parents, room) => {
 };
 
 const { values: typedArrayValues } = Object.getPrototypeOf(Uint8Array).prototype;
-const hrefOfUrl = /** @type {() => string} */ (Object.getOwnPropertyDescriptor(URL.prototype, 'href')?.get);
 
 /** `new String('a')` and the like. */
 const BOXES = /** @type {const} */ ([
@@ -114,8 +114,9 @@ const rebuildObject = (value, path, parents, room) => {
     const box = BOXES.find(([is]) => is(value))?.[1];
     return box ? rebuild(Reflect.apply(box.prototype.valueOf, value, []), path, parents, room) : refuse('not_serialisable', `${path} is a symbol, which has no JSON form`);
   }
-  if (!types.isProxy(value) && value instanceof URL) {
-    return Reflect.apply(hrefOfUrl, value, []);
+  const url = textOfUrl(value);
+  if (url !== undefined) {
+    return url;
   }
   return fields(Object.keys(value).map((key) => [key, value[key]]), path, inner, room);
 };

@@ -6,7 +6,7 @@
  *     node main.js <the seal>
  */
 import { formatStacks } from './perimeter.js';
-import { makePrinter, onUnhandledRejection, openProtocol, seal, waitingSocket } from '../shared/powers.js';
+import { leave, makePrinter, onUnhandledRejection, openProtocol, seal, waitingSocket } from '../shared/powers.js';
 import { makeExchange, makeFrames } from '../shared/frames.js';
 import { makeCompartments } from './compartments.js';
 import { makeStacks } from './errors.js';
@@ -24,14 +24,14 @@ const { send, sendText } = makeFrames(openProtocol(), (/** @type {import('../sha
     stacks.follow(message.execute);
     current = makeExecution(powers, compartments.take(), message.execute);
     current.start();
-  } else if ('return' in message) {
-    current?.settleReturn(message.return);
-  } else if ('throw' in message) {
-    current?.settleThrow(message.throw);
+  } else if ('return' in message && message.return.executionId === current?.executionId) {
+    current.settleReturn(message.return);
+  } else if ('throw' in message && message.throw.executionId === current?.executionId) {
+    current.settleThrow(message.throw);
   }
 });
 
-const powers = { sendText, exchange: makeExchange(waitingSocket), makePrinter, whenIdle: compartments.prepare };
+const powers = { sendText, exchange: makeExchange(waitingSocket), leave, makePrinter, whenIdle: compartments.prepare };
 
 await seal(process.argv[2]);
 onUnhandledRejection((reason) => current?.unhandledRejection(reason));

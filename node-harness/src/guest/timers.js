@@ -46,20 +46,22 @@ export const makeTimers = (fail) => {
   const globals = frozen({
     /** @param {unknown} callback @param {unknown} [delay] @param {...unknown} values */
     setTimeout: (callback, delay, ...values) => {
+      const after = Number(delay) || 0;
       const ready = checked(callback);
       const id = (last += 1);
       const expire = () => {
         running.delete(id);
         run(ready, values);
       };
-      running.set(id, setTimeout(expire, Number(delay) || 0));
+      running.set(id, setTimeout(expire, after));
       return id;
     },
     /** @param {unknown} callback @param {unknown} [delay] @param {...unknown} values */
     setInterval: (callback, delay, ...values) => {
+      const after = Number(delay) || 0;
       const ready = checked(callback);
       const id = (last += 1);
-      running.set(id, setInterval(() => run(ready, values), Number(delay) || 0));
+      running.set(id, setInterval(() => run(ready, values), after));
       return id;
     },
     clearTimeout: clear,

@@ -52,11 +52,15 @@ export const waitingSocket = Object.freeze({
   },
 });
 
+/** Ends the process: another one is better than one that is not understood. */
+export const leave = () => process.exit(1);
+
 /** @param {(reason: unknown) => void} listener */
 export const onUnhandledRejection = (listener) => void process.on('unhandledRejection', listener);
 
 /**
- * A console that prints as Node's does, but calls no method of the values for it.
+ * A console that prints as Node's does. It calls no method of the values, but where a format such as
+ * `%s` asks for one.
  *
  * @param {(text: string) => void} write  called with each output
  */

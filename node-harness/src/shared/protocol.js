@@ -13,8 +13,8 @@
  * @typedef {{ executionId: string, source: string, entry: 'call' | 'script', linesBefore: number, shifts: Shift[], functions: string[], input: unknown, context: Record<string, unknown>, budgets: Budgets }} Execute
  *
  * @typedef {{ execute: Execute }
- *   | { return: { callId: number, value: unknown } }
- *   | { throw: { callId: number, error: ErrorDetails } }} ToGuest
+ *   | { return: { executionId: string, callId: number, value: unknown } }
+ *   | { throw: { executionId: string, callId: number, error: ErrorDetails } }} ToGuest
  *
  * @typedef {{ load: { file: string, functions: string[] } }
  *   | { initialize: { agentId: string, backends: Record<string, string> } }

@@ -48,6 +48,8 @@ pub const FRAME_FROM_WORKER_BYTES_MAX: usize = RESULT_BYTES_MAX + 64 * 1024;
 pub const FRAME_TO_WORKER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Answers that a guest has not read yet; over that no more are fetched for it.
 pub const ANSWERS_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// The same while it blocks for one of them; over that the others are refused.
+pub const ANSWERS_BLOCKED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How often the processor time of a running program is looked at; each look reads one small file.
 pub const CPU_TIME_CHECK_PERIOD: Duration = Duration::from_millis(50);

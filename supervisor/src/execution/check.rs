@@ -37,7 +37,8 @@ pub fn check_call(
     }
     let CallBudget { calls_max, concurrent_max } = budget;
     let (code, message) = if !endowments.iter().any(|known| known == name) {
-        ("api_not_provisioned", format!("{name} is not a function of this environment"))
+        // The name is the guest's, and may be of any length.
+        ("api_not_provisioned", "there is no function of that name in this environment".to_owned())
     } else if ledger.forwarded() >= calls_max {
         ("api_call_limit", format!("more than {calls_max} API calls in one execution"))
     } else if ledger.open() >= concurrent_max {

@@ -129,14 +129,16 @@ impl Run<'_> {
             // A guest that does not read its answers gets no more of them, and makes no more calls. One that
             // blocks cannot read them, so the one that it waits for must get past.
             let has_room = self.guest.connection.queued_bytes() <= limits::ANSWERS_BYTES_MAX;
+            let can_ask = self.guest.calls.queued_bytes() == 0;
             let step = tokio::select! {
                 message = next(&mut self.guest.connection, has_room) => match message {
                     Ok(Some(message)) => self.on_guest(message).await,
                     Ok(None) => Ok(()),
                     Err(error) => Err(Stop::GuestLost(error)),
                 },
-                message = self.guest.calls.receive() => match message {
-                    Ok(message) => self.on_blocking_call(message).await,
+                message = next(&mut self.guest.calls, can_ask) => match message {
+                    Ok(Some(message)) => self.on_blocking_call(message).await,
+                    Ok(None) => Ok(()),
                     Err(error) => Err(Stop::GuestLost(error)),
                 },
                 message = self.host.receive(), if has_room || self.waiting.is_some() => match message {
@@ -206,6 +208,9 @@ impl Run<'_> {
             FromGuest::Call { call_id, name, params, .. } => {
                 self.call(Way::Awaited, call_id, name, params).await
             }
+            FromGuest::Completed { .. } | FromGuest::Threw { .. } if self.waiting.is_some() => {
+                Err(lied("an end while it waits for an answer"))
+            }
             FromGuest::Completed { value, result_type, .. } => {
                 check_result(value.get()).map_err(lied)?;
                 Err(Stop::Ended(End::Completed { value, result_type }))
@@ -257,7 +262,7 @@ impl Run<'_> {
             CallCheck::Refuse { code, message } => {
                 self.ledger.refuse(call_id, name.chars().take(NAME_CHARS_MAX).collect(), Instant::now());
                 let error = error_details("RangeError", code, message, None);
-                self.tell_guest(way, &ToGuest::Throw { call_id, error })
+                self.answer(way, call_id, Err(error))
             }
             CallCheck::Forward => {
                 self.begin_record().await?;
@@ -292,6 +297,14 @@ impl Run<'_> {
                     let message =
                         format!("the function returned more than {} bytes", limits::RESULT_BYTES_MAX);
                     Some(("api_result_too_large", message))
+                } else if way == Way::Awaited
+                    && self.guest.connection.queued_bytes() > limits::ANSWERS_BLOCKED_BYTES_MAX
+                {
+                    let message = format!(
+                        "more than {} bytes of results wait while the program blocks for another",
+                        limits::ANSWERS_BLOCKED_BYTES_MAX
+                    );
+                    Some(("api_result_too_large", message))
                 } else if nesting(value.get()) > limits::NESTING_MAX {
                     let message =
                         format!("the function returned more than {} levels of nesting", limits::NESTING_MAX);
@@ -301,14 +314,14 @@ impl Run<'_> {
                 };
                 if let Some((code, message)) = refused {
                     let error = error_details("RangeError", code, message, None);
-                    return self.tell_guest(way, &ToGuest::Throw { call_id, error });
+                    return self.answer(way, call_id, Err(error));
                 }
-                self.tell_guest(way, &ToGuest::Return { call_id, value })
+                self.answer(way, call_id, Ok(value))
             }
             FromHost::Threw { call_id: Some(call_id), error } => {
                 let way = self.answered(call_id, EffectState::Threw)?;
                 let error = self.with_egress_failure(error);
-                self.tell_guest(way, &ToGuest::Throw { call_id, error })
+                self.answer(way, call_id, Err(error))
             }
             _ => Err(Stop::HostLost(FrameError::Garbage("a message out of turn".to_owned()))),
         }
@@ -334,13 +347,23 @@ impl Run<'_> {
         error
     }
 
-    /// It is sent while the next message is awaited.
-    fn tell_guest(&mut self, way: Way, message: &ToGuest) -> Result<(), Stop> {
+    /// Answers a call; it is sent while the next message is awaited.
+    fn answer(
+        &mut self,
+        way: Way,
+        call_id: u32,
+        answer: Result<Box<RawValue>, ErrorDetails>,
+    ) -> Result<(), Stop> {
+        let execution_id = self.id.clone();
+        let message = match answer {
+            Ok(value) => ToGuest::Return { execution_id, call_id, value },
+            Err(error) => ToGuest::Throw { execution_id, call_id, error },
+        };
         let connection = match way {
             Way::Awaited => &mut self.guest.connection,
             Way::Blocking => &mut self.guest.calls,
         };
-        connection.queue(message).map_err(Stop::GuestLost)
+        connection.queue(&message).map_err(Stop::GuestLost)
     }
 
     async fn tell_host(&mut self, message: &ToHost) -> Result<(), Stop> {

@@ -17,6 +17,9 @@ use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 /// The length before each frame.
 const HEAD_BYTES: usize = 4;
 
+/// What an empty buffer may hold.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+
 /// Why a connection to a jailed process is over.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
@@ -61,6 +64,7 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
                 frame = self.reader.next() => break frame,
                 sent = self.writer.write_buf(&mut self.queued), if !self.queued.is_empty() => written(sent)?,
             }
+            self.forget_room();
         };
         let frame = match frame {
             None => return Err(FrameError::Closed),
@@ -124,7 +128,15 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
         while !self.queued.is_empty() {
             written(self.writer.write_buf(&mut self.queued).await)?;
         }
+        self.forget_room();
         Ok(())
+    }
+
+    /// A buffer that was large once is not kept for as long as the connection.
+    fn forget_room(&mut self) {
+        if self.queued.is_empty() && self.queued.capacity() > KEPT_BYTES_MAX {
+            self.queued = BytesMut::new();
+        }
     }
 
     pub fn queued_bytes(&self) -> usize {
@@ -197,6 +209,7 @@ mod tests {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let mut connection = Connection::<FromGuest, ToGuest>::new(ours, 64, 64);
         let message = ToGuest::Throw {
+            execution_id: "e".to_owned(),
             call_id: 1,
             error: super::super::ErrorDetails { message: "x".repeat(100), ..Default::default() },
         };
@@ -210,6 +223,7 @@ mod tests {
         let mut theirs = Connection::<ToGuest, FromGuest>::new(theirs, 1 << 20, 64);
         // More than the socket holds, so one of them waits half written.
         let answer = |call_id| ToGuest::Throw {
+            execution_id: "e".to_owned(),
             call_id,
             error: super::super::ErrorDetails { message: "x".repeat(400_000), ..Default::default() },
         };
@@ -232,6 +246,7 @@ mod tests {
         let (received, ()) = tokio::join!(receive, answer);
         assert!(matches!(received, Ok(FromGuest::Ready {})));
         assert_eq!(ours.queued_bytes(), 0);
+        assert!(ours.queued.capacity() <= KEPT_BYTES_MAX, "{} bytes are kept", ours.queued.capacity());
     }
 
     /// Everything that the decoder makes of bytes that come in pieces, until the connection is over.

@@ -72,10 +72,12 @@ pub enum ToGuest {
         budgets: Budgets,
     },
     Return {
+        execution_id: String,
         call_id: u32,
         value: Box<RawValue>,
     },
     Throw {
+        execution_id: String,
         call_id: u32,
         error: ErrorDetails,
     },

@@ -24,7 +24,10 @@ pub struct Guest {
 impl Guest {
     /// Whether it lives, and has said nothing since it proved idle.
     pub fn is_usable(&self) -> bool {
-        !self.process.has_ended() && self.connection.is_quiet() && self.calls.is_quiet()
+        !self.process.has_ended()
+            && self.connection.is_quiet()
+            && self.calls.is_quiet()
+            && self.calls.queued_bytes() == 0
     }
 
     pub async fn start(launcher: &Launcher, policy: &Policy) -> Result<Guest, LaunchError> {
