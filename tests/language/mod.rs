@@ -185,7 +185,14 @@ fn a_name_that_stands_for_nothing_fails_before_anything_runs() {
     }
     for (code, expected) in [
         ("return typeof process === 'undefined' ? 'none' : process.pid", json!("none")),
-        ("try { missing() } catch (error) { return error.name }", json!("TypeError")),
+        (
+            "try { missing() } catch (error) { return `${error}` }",
+            json!("ReferenceError: missing is not defined"),
+        ),
+        (
+            "let cfg; try { cfg = CONFIG } catch { cfg = 'default' } return [cfg, (() => { try { return { CONFIG } } catch { return 1 } })()]",
+            json!(["default", 1]),
+        ),
         ("const { a: b, ...rest } = { a: 1, c: 2 }; return ((d = b) => [d, rest])()", json!([1, { "c": 2 }])),
         (
             "label: for (const x of [1, 2]) { continue label }\nreturn function named() { return typeof named }()",
@@ -212,6 +219,18 @@ fn what_ses_would_refuse_in_a_text_keeps_its_meaning() {
         ("const o = { eval: 1, import: 2 }; return o.eval + o.import", json!(3)),
         ("const s = \"<script>import('x')</script>\"; return s.length", json!(28)),
         ("return '\\\\import(' + '\\import('", json!("\\import(import(")),
+        (
+            "return [/<!--.*?-->/g.source, '<!--a-->b'.replace(/<!--.*?-->/, ''), /import\\(\"/.test('import(\"')]",
+            json!(["<!--.*?-->", "b", true]),
+        ),
+        (
+            "const tag = (strings, ...values) => strings.raw.join('|') + values.join(); return [String.raw`\\n import(${1} <!-- -->`, tag`a<!--${1}\n${2}-->`]",
+            json!(["\\n import(1 <!-- -->", "a<!--|\n|-->1,2"]),
+        ),
+        (
+            "class A { static eval(x) { return x } import() { return 2 } #eval() { return 3 } own() { return this.#eval() } } const a = new A(); return [A.eval(1), a.import(), a.own(), { eval(x) { return x } }.eval(4)]",
+            json!([1, 2, 3, 4]),
+        ),
     ];
     for (code, expected) in cases {
         assert_eq!(run(&supervisor, code, json!({}))["result"], expected, "{code}");

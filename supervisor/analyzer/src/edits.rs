@@ -30,6 +30,12 @@ impl Edits {
         self.replace(span, blanked);
     }
 
+    /// The same for a statement: what stands before it ends there, as it did.
+    pub fn blank_statement(&mut self, source: &str, span: Span) {
+        let blanked = blanked(&source[span.start as usize..span.end as usize]);
+        self.replace(span, format!(";{}", blanked.get(1..).unwrap_or_default()));
+    }
+
     pub fn apply(mut self, source: &str) -> Edited {
         self.list.sort_by_key(|(start, end, _)| (*start, *end));
         let mut text = String::with_capacity(source.len() + 64);

@@ -23,15 +23,27 @@ pub struct Start {
     pub completes: bool,
     /// The function to call, or the exported value.
     name: Option<Cow<'static, str>>,
+    /// Without an input, a function's own defaults hold.
+    given: &'static str,
 }
 
 impl Start {
     fn at(kind: EntryKind, name: Option<Cow<'static, str>>) -> Start {
-        Start { kind, completes: false, name }
+        Start { kind, completes: false, name, given: "" }
     }
 
     /// The name is one that `declares_function` knows.
     pub fn decide(
+        submission: &Submission,
+        tree: &Tree<'_>,
+        semantic: &Semantic<'_>,
+        exported: Option<Cow<'static, str>>,
+    ) -> Start {
+        let start = Start::find(submission, tree, semantic, exported);
+        Start { given: if submission.has_input { "input" } else { "" }, ..start }
+    }
+
+    fn find(
         submission: &Submission,
         tree: &Tree<'_>,
         semantic: &Semantic<'_>,
@@ -56,7 +68,7 @@ impl Start {
         }
         let body = Body::of(tree);
         let kind = if body.returns || body.awaits { EntryKind::Body } else { EntryKind::Script };
-        Start { kind, completes: !body.returns, name: None }
+        Start { completes: !body.returns, ..Start::at(kind, None) }
     }
 
     /// What has to change in the source for this start.
@@ -67,7 +79,7 @@ impl Start {
                 if let OwnCall::Plain(span) =
                     self.name.as_deref().map_or(OwnCall::None, |name| own_call(semantic, name))
                 {
-                    edits.blank(text, span);
+                    edits.blank_statement(text, span);
                 }
             }
             EntryKind::Function => {
@@ -77,7 +89,7 @@ impl Start {
                 edits.blank(text, Span::new(end, length));
             }
             EntryKind::Body if self.completes => {
-                if let Some(last) = tree.body.last() {
+                if let Some(last) = completion(&tree.body) {
                     return_completion(last, edits);
                 }
             }
@@ -87,19 +99,19 @@ impl Start {
 
     /// The source as the guest evaluates it, the head of a wrapping function on a line of its own.
     pub fn wrap(&self, source: String) -> String {
-        let name = self.name.as_deref().unwrap_or_default();
+        let (name, given) = (self.name.as_deref().unwrap_or_default(), self.given);
         match self.kind {
             EntryKind::Script => source,
             EntryKind::Body => body(&source, ""),
             EntryKind::Function => {
-                format!("(async function () {{return await (\n{}\n)(input);\n}})", source.trim_end())
+                format!("(async function () {{return await (\n{}\n)({given});\n}})", source.trim_end())
             }
             EntryKind::ExportDefault => {
-                let called = format!("(typeof {name} === 'function' ? {name}(input) : {name})");
+                let called = format!("(typeof {name} === 'function' ? {name}({given}) : {name})");
                 body(&source, &format!("\nreturn await {called};"))
             }
             EntryKind::Entry | EntryKind::Execute | EntryKind::Main => {
-                body(&source, &format!("\nreturn await {name}(input);"))
+                body(&source, &format!("\nreturn await {name}({given});"))
             }
         }
     }
@@ -202,7 +214,7 @@ fn return_completion(statement: &Statement<'_>, edits: &mut Edits) {
             edits.replace(Span::new(statement.span.start, statement.span.start), "return ");
         }
         Statement::BlockStatement(block) => {
-            if let Some(last) = block.body.last() {
+            if let Some(last) = completion(&block.body) {
                 return_completion(last, edits);
             }
         }
@@ -213,13 +225,32 @@ fn return_completion(statement: &Statement<'_>, edits: &mut Edits) {
             }
         }
         Statement::TryStatement(tried) => {
-            let handled = tried.handler.as_ref().and_then(|handler| handler.body.body.last());
-            for last in tried.block.body.last().into_iter().chain(handled) {
+            let handled = tried.handler.as_ref().and_then(|handler| completion(&handler.body.body));
+            for last in completion(&tried.block.body).into_iter().chain(handled) {
                 return_completion(last, edits);
             }
         }
+        Statement::LabeledStatement(labelled) => return_completion(&labelled.body, edits),
         _ => {}
     }
+}
+
+/// The statement whose value is that of a list: declarations have none.
+pub fn completion<'t, 'a>(statements: &'t [Statement<'a>]) -> Option<&'t Statement<'a>> {
+    let has_none = |statement: &Statement<'_>| match statement {
+        Statement::ExportDeclaration(export) => {
+            matches!(
+                export.declaration,
+                Declaration::FunctionDeclaration(_) | Declaration::ClassDeclaration(_)
+            )
+        }
+        Statement::FunctionDeclaration(_)
+        | Statement::ClassDeclaration(_)
+        | Statement::EmptyStatement(_)
+        | Statement::ExportNamedDeclaration(_) => true,
+        _ => false,
+    };
+    statements.iter().rev().find(|statement| !has_none(statement))
 }
 
 /// What stands outside of every function.

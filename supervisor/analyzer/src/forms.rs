@@ -15,6 +15,9 @@ pub struct Program {
 const JAVASCRIPT: [&str; 6] = ["js", "javascript", "mjs", "cjs", "jsx", "node"];
 const TYPESCRIPT: [&str; 4] = ["ts", "typescript", "mts", "tsx"];
 
+/// Spaces before a fence: it may stand in a list.
+const INDENT_MAX: usize = 12;
+
 /// Takes away what stands before a program in a file.
 pub fn without_marks(text: &str) -> String {
     let (mark, rest) = match text.strip_prefix('\u{feff}') {
@@ -33,12 +36,36 @@ pub fn without_marks(text: &str) -> String {
 /// Whether a text has fences of backquotes. JavaScript has a meaning for them (templates that are tagged by
 /// templates), but nobody writes that.
 pub fn has_backquote_fences(text: &str) -> bool {
-    text.lines().any(|line| fence(line).is_some_and(|fence| fence.mark == '`'))
+    backquote_fences(text).next().is_some()
+}
+
+/// Where fences of backquotes stand.
+pub fn backquote_fences(text: &str) -> impl Iterator<Item = u32> {
+    let mut at = 0;
+    let on_one_line = on_one_line(text).is_some();
+    text.split_inclusive('\n').filter_map(move |line| {
+        let start = at;
+        at += line.len();
+        let is_fence = fence(line).is_some_and(|fence| fence.mark == '`') || on_one_line;
+        is_fence.then(|| u32::try_from(start + line.len() - line.trim_start().len()).unwrap_or(u32::MAX))
+    })
+}
+
+/// The language and the place of a program in fences on one line, as in "```js return 1 ```".
+fn on_one_line(text: &str) -> Option<Block<'_>> {
+    let inside = text.trim().strip_prefix("```")?.strip_suffix("```")?;
+    let (language, code) = inside.split_once(' ')?;
+    let known = JAVASCRIPT.contains(&language) || TYPESCRIPT.contains(&language);
+    if !known || code.contains(['\n', '`']) {
+        return None;
+    }
+    let start = text.find(code)?;
+    Some(Block { language, start, end: start + code.len() })
 }
 
 /// The program in the fences of a text, if it has any.
 pub fn from_fences(text: &str) -> Option<Program> {
-    let blocks = blocks(text);
+    let blocks = on_one_line(text).map_or_else(|| blocks(text), |block| vec![block]);
     let is = |languages: &'static [&str]| {
         move |block: &&Block<'_>| languages.contains(&block.language.to_ascii_lowercase().as_str())
     };
@@ -110,7 +137,8 @@ fn fence(line: &str) -> Option<Fence<'_>> {
     let mark = text.chars().next().filter(|mark| ['`', '~'].contains(mark))?;
     let length = text.chars().take_while(|character| *character == mark).count();
     let info = text[length..].trim();
-    let is_fence = length >= 3 && indented.len() - text.len() <= 3 && !(mark == '`' && info.contains('`'));
+    let is_fence =
+        length >= 3 && indented.len() - text.len() <= INDENT_MAX && !(mark == '`' && info.contains('`'));
     is_fence.then(|| Fence {
         mark,
         length,
@@ -149,6 +177,8 @@ mod tests {
             ("````js\n```\n````", Some("      \n```\n    "), false),
             ("```python\nprint(1)\n```", None, false),
             ("return `a`", None, false),
+            ("```js return 1 ```", Some("      return 1    "), false),
+            ("1. Run:\n    ```js\n    f()\n    ```", Some("       \n         \n    f()\n       "), false),
         ];
         for (text, expected, typescript) in cases {
             let found = from_fences(text);

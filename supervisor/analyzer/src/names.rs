@@ -7,6 +7,7 @@ use oxc_semantic::{AstNodes, NodeId, Semantic};
 use oxc_span::GetSpan;
 use oxc_syntax::operator::UnaryOperator;
 
+use crate::edits::Edits;
 use crate::source::position;
 
 /// The given names that a program uses.
@@ -43,6 +44,31 @@ pub fn unknown(source: &str, semantic: &Semantic<'_>, submission: &Submission) -
         UnknownName { name: name.to_owned(), called: is_called(semantic.nodes(), node), line, column }
     };
     found.into_iter().take(TOLD_MAX).map(told).collect()
+}
+
+/// A name that is left to run time fails there as JavaScript says: SES gives `undefined` for what is not defined.
+pub fn throw_where_tried(semantic: &Semantic<'_>, submission: &Submission, edits: &mut Edits) {
+    let (scoping, nodes) = (semantic.scoping(), semantic.nodes());
+    for (name, references) in scoping.root_unresolved_references() {
+        let name = name.as_str();
+        if GLOBALS.contains(&name) || submission.known().any(|known| known == name) {
+            continue;
+        }
+        let places = || references.iter().map(|reference| scoping.get_reference(*reference));
+        if places().any(|place| is_asked_for(nodes, place.node_id())) {
+            continue;
+        }
+        for place in places().filter(|place| place.is_read() && !place.is_write()) {
+            let node = place.node_id();
+            if is_tried(nodes, node) {
+                let is_short = matches!(nodes.parent_kind(node), AstKind::ObjectProperty(property) if property.shorthand);
+                let before = if is_short { format!("{name}: ") } else { String::new() };
+                let thrown =
+                    format!("{before}((() => {{ throw new ReferenceError('{name} is not defined') }})())");
+                edits.replace(nodes.kind(node).span(), thrown);
+            }
+        }
+    }
 }
 
 /// `typeof name`

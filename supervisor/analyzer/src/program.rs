@@ -61,21 +61,32 @@ fn checked(text: &str, parsed: &ParserReturn<'_>) -> Result<Vec<Violation>, Refu
 fn read(submission: &Submission) -> Result<(String, Language), Refusal> {
     let text = forms::without_marks(&submission.source);
     let wanted = submission.language;
+    let is_fenced = forms::has_backquote_fences(&text) && !fences_are_comment(&text);
     let fenced = || {
         forms::from_fences(&text).map(|fenced| {
             let said = fenced.says_typescript.then_some(Language::TypeScript);
             read_as(&fenced.text, wanted.or(said))
         })
     };
-    if forms::has_backquote_fences(&text)
-        && let Some(program) = fenced()
-    {
-        return program;
+    if is_fenced {
+        let message = "none of the fences holds a program: mark it as ```js";
+        return fenced().unwrap_or_else(|| Err(Refusal::Violations(vec![violation(&text, 0, message)])));
     }
     match read_as(&text, wanted) {
         Ok(program) => Ok(program),
         Err(refused) => fenced().unwrap_or(Err(refused)),
     }
+}
+
+/// Whether everything that looks like a fence stands in a comment of a program.
+fn fences_are_comment(text: &str) -> bool {
+    let allocator = Allocator::default();
+    let parsed = parse(&allocator, text, SourceType::ts());
+    let in_comment = |place: u32| {
+        let comments = parsed.program.comments.iter();
+        comments.map(|comment| comment.span).any(|span| span.start < place && place < span.end)
+    };
+    syntax_errors(text, &parsed).is_empty() && forms::backquote_fences(text).all(in_comment)
 }
 
 /// As JavaScript, and as TypeScript where that fails and nothing else is said.
@@ -94,8 +105,10 @@ fn read_as(text: &str, language: Option<Language>) -> Result<(String, Language),
     let parsed = parse(&allocator, text, SourceType::ts());
     let errors = checked(text, &parsed)?;
     if !errors.is_empty() {
-        // What is neither is told as the JavaScript that it most likely is.
-        return Err(Refusal::Violations(if refused.is_empty() { errors } else { refused }));
+        // What is neither is most likely that of which more was understood.
+        let place = |violations: &[Violation]| violations.first().map(|first| (first.line, first.column));
+        let is_typescript = refused.is_empty() || place(&errors) > place(&refused);
+        return Err(Refusal::Violations(if is_typescript { errors } else { refused }));
     }
     let javascript = types::without_types(text, &parsed.program).map_err(Refusal::Violations)?;
     Ok((javascript, Language::TypeScript))
@@ -117,6 +130,7 @@ fn started(submission: &Submission, text: &str, language: Language) -> Result<Pr
     let (mut edits, exported) = without_exports(text, tree, &mut violations);
     tokens::rewrite(text, tree, &mut edits, &mut violations);
     violations.extend(dynamic_imports(text, tree));
+    names::throw_where_tried(&built.semantic, submission, &mut edits);
     if let Some(name) = submission.entry.as_deref().filter(|name| !declares_function(tree, name)) {
         violations.push(violation(text, 0, format!("{name} is not a top-level function of the program")));
     }
@@ -161,14 +175,20 @@ fn without_exports(
             ModuleDeclaration::ExportDeclaration(export) => {
                 edits.blank(text, Span::new(span.start, export.declaration.span().start));
             }
-            ModuleDeclaration::ExportNamedDeclaration(_) => edits.blank(text, span),
+            ModuleDeclaration::ExportNamedDeclaration(export) => {
+                edits.blank_statement(text, span);
+                let default = export.specifiers.iter().find(|one| one.exported.name() == "default");
+                exported = default.map(|one| Cow::Owned(one.local.name().to_string())).or(exported);
+            }
             ModuleDeclaration::ExportDefaultDeclaration(export) => {
                 let (start, name) = match &export.declaration {
                     ExportDefaultDeclarationKind::FunctionDeclaration(function) => {
                         (function.span.start, function.id.as_ref().map(|id| id.name.to_string()))
                     }
-                    ExportDefaultDeclarationKind::ClassDeclaration(class) => {
-                        (class.span.start, class.id.as_ref().map(|id| id.name.to_string()))
+                    ExportDefaultDeclarationKind::ClassDeclaration(_) => {
+                        let message = "the default export is a class: export a function or a value";
+                        refuse(violations, text, span.start, message);
+                        continue;
                     }
                     other => (other.span().start, None),
                 };

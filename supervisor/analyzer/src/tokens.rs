@@ -1,16 +1,16 @@
 //! Rewrites what SES would refuse wherever it merely stands in the text: `import(`, `eval(`, `<!--` and `-->`
-//! in strings, templates, regular expressions and comments, and as operators. The program keeps its meaning;
-//! real direct `eval` is refused by name.
+//! in strings, templates, regular expressions, comments and names, and as operators. The program keeps its
+//! meaning; real direct `eval` is refused by name, and so is syntax that the guest's V8 does not have.
 //!
 //! SES looks at the text alone (`ses/src/transforms.js`), because it has no parser.
 
 use analyzer::Violation;
 use oxc_ast::ast::{
-    CallExpression, Comment, Expression, Program, RegExpLiteral, StringLiteral, TaggedTemplateExpression,
-    TemplateLiteral,
+    AccessorProperty, CallExpression, Comment, Decorator, Expression, IdentifierName, PrivateIdentifier,
+    Program, RegExpLiteral, StringLiteral, TaggedTemplateExpression, TemplateLiteral,
 };
 use oxc_ast_visit::{Visit, walk};
-use oxc_span::Span;
+use oxc_span::{GetSpan as _, Span};
 
 use crate::edits::Edits;
 use crate::source::refuse;
@@ -87,13 +87,83 @@ impl Literals<'_, '_> {
     }
 }
 
+impl Literals<'_, '_> {
+    /// `eval` and `import` as names of properties and methods: written with an escape, they are the same names.
+    fn escape_name(&mut self, span: Span, start: u32) {
+        let escaped = match text_of(self.source, Span::new(start, span.end)) {
+            "eval" => "\\u0065",
+            "import" => "\\u0069",
+            _ => return,
+        };
+        self.edits.replace(Span::new(start, start + 1), escaped);
+    }
+
+    /// A tag such as `String.raw` sees the text itself, which an escape would change; so it is called as the template
+    /// would call it.
+    fn call_tag(&mut self, template: &TemplateLiteral<'_>) {
+        let list = |texts: Vec<String>| format!("[{}]", texts.join(", "));
+        let cooked = template.quasis.iter().map(|quasi| quasi.value.cooked);
+        let cooked =
+            list(cooked.map(|text| text.map_or("undefined".to_owned(), |text| quoted(&text))).collect());
+        let raw = list(template.quasis.iter().map(|quasi| quoted(&quasi.value.raw)).collect());
+        let strings = format!("Object.freeze(Object.assign({cooked}, {{ raw: Object.freeze({raw}) }}))");
+        let mut start = template.span.start;
+        let mut before = format!("({strings}");
+        for expression in &template.expressions {
+            let span = expression.span();
+            self.replace_keeping_lines(Span::new(start, span.start), &format!("{before}, ("));
+            before = ")".to_owned();
+            start = span.end;
+        }
+        self.replace_keeping_lines(Span::new(start, template.span.end), &format!("{before})"));
+    }
+
+    fn replace_keeping_lines(&mut self, span: Span, text: &str) {
+        let lines = text_of(self.source, span).chars().filter(|character| *character == '\n');
+        let replacement = text.chars().chain(lines).collect::<String>();
+        self.edits.replace(span, replacement);
+    }
+}
+
+/// A string literal in which nothing stands that SES refuses.
+fn quoted(text: &str) -> String {
+    let mut quoted = serde_json::Value::from(text).to_string();
+    for (refused, escaped) in REFUSED {
+        quoted = quoted.replace(refused, escaped);
+    }
+    quoted
+}
+
 impl<'a> Visit<'a> for Literals<'_, '_> {
     fn visit_string_literal(&mut self, it: &StringLiteral<'a>) {
         self.escape(it.span);
     }
 
+    /// An escape would show in `source`.
     fn visit_reg_exp_literal(&mut self, it: &RegExpLiteral<'a>) {
-        self.escape(it.span);
+        self.spans.push(it.span);
+        if holds_any(text_of(self.source, it.span)) {
+            let pattern = quoted(it.regex.pattern.text.as_str());
+            self.edits.replace(it.span, format!("new RegExp({pattern}, '{}')", it.regex.flags));
+        }
+    }
+
+    fn visit_identifier_name(&mut self, it: &IdentifierName<'a>) {
+        self.escape_name(it.span, it.span.start);
+    }
+
+    fn visit_private_identifier(&mut self, it: &PrivateIdentifier<'a>) {
+        self.escape_name(it.span, it.span.start + 1);
+    }
+
+    fn visit_decorator(&mut self, it: &Decorator<'a>) {
+        let message = "decorators are not available: call the function instead";
+        refuse(self.violations, self.source, it.span.start, message);
+    }
+
+    fn visit_accessor_property(&mut self, it: &AccessorProperty<'a>) {
+        let message = "`accessor` is not available: write a getter and a setter";
+        refuse(self.violations, self.source, it.span.start, message);
     }
 
     fn visit_template_literal(&mut self, it: &TemplateLiteral<'a>) {
@@ -104,13 +174,9 @@ impl<'a> Visit<'a> for Literals<'_, '_> {
     }
 
     fn visit_tagged_template_expression(&mut self, it: &TaggedTemplateExpression<'a>) {
-        for quasi in &it.quasi.quasis {
-            self.spans.push(quasi.span);
-            // A tag such as String.raw sees the text itself, which an escape would change.
-            if holds_any(text_of(self.source, quasi.span)) {
-                let message = "import, eval, <!-- and --> cannot stand in a tagged template: use a plain one";
-                refuse(self.violations, self.source, quasi.span.start, message);
-            }
+        self.spans.extend(it.quasi.quasis.iter().map(|quasi| quasi.span));
+        if it.quasi.quasis.iter().any(|quasi| holds_any(text_of(self.source, quasi.span))) {
+            self.call_tag(&it.quasi);
         }
         self.visit_expression(&it.tag);
         self.visit_expressions(&it.quasi.expressions);
@@ -149,7 +215,13 @@ mod tests {
             (r"f('\import(x)')", r"f('\x69mport(x)')"),
             (r"f('\\import(x)')", r"f('\\\x69mport(x)')"),
             ("f(`eval(${a} -->`)", r"f(`\x65val(${a} --\x3e`)"),
-            ("f(/import(a)|<!--/)", r"f(/\x69mport(a)|<\x21--/)"),
+            ("f(/import(a)|<!--\"/gi)", r#"f(new RegExp("\x69mport(a)|<\x21--\"", 'gi'))"#),
+            ("const o = { eval(x) {}, import: 1 }", r"const o = { \u0065val(x) {}, \u0069mport: 1 }"),
+            ("class A { #eval() { this.#eval() } }", r"class A { #\u0065val() { this.#\u0065val() } }"),
+            (
+                "t`a<!--\n${b, c}\\x`",
+                "t(Object.freeze(Object.assign([\"a<\\x21--\\n\", undefined], { raw: Object.freeze([\"a<\\x21--\\n\", \"\\\\x\"]) })), (\nb, c))",
+            ),
             ("f() // import('a')", "f()               "),
             ("/* <!-- \n --> */ f()", "        \n        f()"),
             ("while (n-->0) f()", "while (n-- >0) f()"),
@@ -162,8 +234,8 @@ mod tests {
     }
 
     #[test]
-    fn real_eval_and_raw_templates_are_refused_by_name() {
-        for text in ["eval('1')", "String.raw`import(`"] {
+    fn real_eval_and_what_v8_does_not_have_are_refused_by_name() {
+        for text in ["eval('1')", "@dec class A {}", "class A { accessor x = 1 }"] {
             assert!(rewritten(text).is_err(), "{text}");
         }
         assert!(rewritten("o.eval('1')").is_ok());

@@ -17,6 +17,8 @@ use oxc_semantic::{AstNodes, NodeId, Scoping, Semantic};
 use oxc_span::{GetSpan, Span};
 use oxc_syntax::operator::{BinaryOperator, UnaryOperator};
 
+use crate::entry::completion;
+
 pub use shape::{Layer, Shape, Uses};
 
 /// Steps that one program may cost; what is not reached counts as a use of the value.
@@ -238,7 +240,7 @@ impl<'s, 'a> Flow<'s, 'a> {
     fn stated(&mut self, node: NodeId, shape: &Shape<'a>) -> Uses {
         let is_last = || match self.nodes.parent_kind(node) {
             AstKind::Program(program) => {
-                program.body.last().is_some_and(|last| last.span() == self.nodes.kind(node).span())
+                completion(&program.body).is_some_and(|last| last.span() == self.nodes.kind(node).span())
             }
             _ => false,
         };

@@ -1,12 +1,15 @@
 //! Takes the types out of TypeScript, so that every line and column stays where it was. What has a meaning
 //! at run time (enums, parameter properties) becomes JavaScript in its place; namespaces are refused.
 
+mod runtime;
+
 use analyzer::Violation;
 use oxc_ast::ast::{
-    AccessorProperty, CatchParameter, Class, ClassElement, Expression, FormalParameter, FormalParameters,
-    Function, FunctionBody, FunctionType, MethodDefinition, Program, PropertyDefinition,
-    PropertyDefinitionType, Statement, TSAsExpression, TSEnumDeclaration, TSEnumMemberName,
-    TSGlobalDeclaration, TSIndexSignature, TSInstantiationExpression, TSInterfaceDeclaration,
+    CatchParameter, Class, ClassElement, Declaration, ExportAllDeclaration, ExportDeclaration,
+    ExportFromDeclaration, ExportNamedDeclaration, FormalParameter, Function, FunctionType,
+    ImportDeclaration, ImportDeclarationSpecifier, ImportOrExportKind, MethodDefinition, Program,
+    PropertyDefinition, PropertyDefinitionType, TSAsExpression, TSEnumDeclaration, TSGlobalDeclaration,
+    TSImportEqualsDeclaration, TSIndexSignature, TSInstantiationExpression, TSInterfaceDeclaration,
     TSNamespaceDeclaration, TSNonNullExpression, TSSatisfiesExpression, TSThisParameter,
     TSTypeAliasDeclaration, TSTypeAnnotation, TSTypeAssertion, TSTypeParameterDeclaration,
     TSTypeParameterInstantiation, VariableDeclaration, VariableDeclarator,
@@ -37,6 +40,10 @@ struct Eraser<'s> {
 impl Eraser<'_> {
     fn blank(&mut self, span: Span) {
         self.edits.blank(self.source, span);
+    }
+
+    fn blank_statement(&mut self, span: Span) {
+        self.edits.blank_statement(self.source, span);
     }
 
     fn text(&self, span: Span) -> &str {
@@ -90,11 +97,60 @@ impl<'a> Visit<'a> for Eraser<'_> {
     }
 
     fn visit_ts_interface_declaration(&mut self, it: &TSInterfaceDeclaration<'a>) {
-        self.blank(it.span);
+        self.blank_statement(it.span);
     }
 
     fn visit_ts_type_alias_declaration(&mut self, it: &TSTypeAliasDeclaration<'a>) {
-        self.blank(it.span);
+        self.blank_statement(it.span);
+    }
+
+    fn visit_export_declaration(&mut self, it: &ExportDeclaration<'a>) {
+        match is_of_types(&it.declaration) {
+            true => self.blank_statement(it.span),
+            false => self.visit_declaration(&it.declaration),
+        }
+    }
+
+    fn visit_export_named_declaration(&mut self, it: &ExportNamedDeclaration<'a>) {
+        let of_types =
+            it.specifiers.iter().any(|specifier| specifier.export_kind == ImportOrExportKind::Type);
+        if of_types || it.export_kind == ImportOrExportKind::Type {
+            self.blank_statement(it.span);
+        }
+    }
+
+    fn visit_export_from_declaration(&mut self, it: &ExportFromDeclaration<'a>) {
+        if it.export_kind == ImportOrExportKind::Type {
+            self.blank_statement(it.span);
+        }
+    }
+
+    fn visit_export_all_declaration(&mut self, it: &ExportAllDeclaration<'a>) {
+        if it.export_kind == ImportOrExportKind::Type {
+            self.blank_statement(it.span);
+        }
+    }
+
+    fn visit_import_declaration(&mut self, it: &ImportDeclaration<'a>) {
+        let is_type = |specifier: &ImportDeclarationSpecifier<'_>| match specifier {
+            ImportDeclarationSpecifier::ImportSpecifier(one) => one.import_kind == ImportOrExportKind::Type,
+            _ => false,
+        };
+        let specifiers = it.specifiers.as_ref().filter(|specifiers| !specifiers.is_empty());
+        let all = specifiers.is_some_and(|specifiers| specifiers.iter().all(is_type));
+        if all || it.import_kind == ImportOrExportKind::Type {
+            self.blank_statement(it.span);
+        }
+    }
+
+    fn visit_ts_import_equals_declaration(&mut self, it: &TSImportEqualsDeclaration<'a>) {
+        match it.import_kind == ImportOrExportKind::Type {
+            true => self.blank_statement(it.span),
+            false => self.refuse(
+                it.span,
+                "`import` is not available: the functions of the environment are already defined",
+            ),
+        }
     }
 
     fn visit_ts_index_signature(&mut self, it: &TSIndexSignature<'a>) {
@@ -106,7 +162,7 @@ impl<'a> Visit<'a> for Eraser<'_> {
     }
 
     fn visit_ts_global_declaration(&mut self, it: &TSGlobalDeclaration<'a>) {
-        self.blank(it.span);
+        self.blank_statement(it.span);
     }
 
     fn visit_ts_as_expression(&mut self, it: &TSAsExpression<'a>) {
@@ -145,7 +201,7 @@ impl<'a> Visit<'a> for Eraser<'_> {
 
     fn visit_variable_declaration(&mut self, it: &VariableDeclaration<'a>) {
         match it.declare {
-            true => self.blank(it.span),
+            true => self.blank_statement(it.span),
             false => walk::walk_variable_declaration(self, it),
         }
     }
@@ -169,7 +225,7 @@ impl<'a> Visit<'a> for Eraser<'_> {
                 FunctionType::TSDeclareFunction | FunctionType::TSEmptyBodyFunctionExpression
             );
         match is_declared_only {
-            true => self.blank(it.span),
+            true => self.blank_statement(it.span),
             false => walk::walk_function(self, it, flags),
         }
     }
@@ -184,7 +240,7 @@ impl<'a> Visit<'a> for Eraser<'_> {
 
     fn visit_class(&mut self, it: &Class<'a>) {
         if it.declare {
-            self.blank(it.span);
+            self.blank_statement(it.span);
             return;
         }
         if it.r#abstract
@@ -235,95 +291,24 @@ impl<'a> Visit<'a> for Eraser<'_> {
         walk::walk_property_definition(self, it);
     }
 
-    fn visit_accessor_property(&mut self, it: &AccessorProperty<'a>) {
-        self.refuse(it.span, "`accessor` is not available: write a getter and a setter");
-    }
-
     fn visit_ts_enum_declaration(&mut self, it: &TSEnumDeclaration<'a>) {
         match it.declare {
-            true => self.blank(it.span),
+            true => self.blank_statement(it.span),
             false => self.replace_enum(it),
         }
     }
 }
 
-impl Eraser<'_> {
-    /// `constructor(private x: number)` assigns its parameters, after `super` where there is one.
-    fn assign_properties(&mut self, params: &FormalParameters<'_>, body: &FunctionBody<'_>) {
-        let is_property = |param: &&FormalParameter<'_>| {
-            param.accessibility.is_some() || param.readonly || param.r#override
-        };
-        let names: Vec<String> = params
-            .items
-            .iter()
-            .filter(is_property)
-            .filter_map(|param| param.pattern.get_identifier_name())
-            .map(|name| format!(" this.{name} = {name};"))
-            .collect();
-        if names.is_empty() {
-            return;
-        }
-        let after_super = body.statements.iter().find(|statement| is_super_call(statement));
-        let place = after_super.map_or(body.span.start + 1, |statement| statement.span().end);
-        let separator = if after_super.is_some() { ";" } else { "" };
-        self.edits.replace(Span::new(place, place), format!("{separator}{}", names.concat()));
+/// Whether nothing of a declaration is left at run time.
+fn is_of_types(declaration: &Declaration<'_>) -> bool {
+    match declaration {
+        Declaration::TSInterfaceDeclaration(_) | Declaration::TSTypeAliasDeclaration(_) => true,
+        Declaration::VariableDeclaration(variables) => variables.declare,
+        Declaration::FunctionDeclaration(function) => function.declare || function.body.is_none(),
+        Declaration::ClassDeclaration(class) => class.declare,
+        Declaration::TSEnumDeclaration(numbers) => numbers.declare,
+        _ => false,
     }
-
-    /// An object with names and, for numbers, the way back (TypeScript Handbook, "Reverse mappings").
-    fn replace_enum(&mut self, it: &TSEnumDeclaration<'_>) {
-        let name = it.id.name.as_str();
-        let mut members: Vec<String> = Vec::new();
-        let mut code = format!("var {name} = (({name}) => {{ let value = -1;");
-        for member in &it.body.members {
-            let key = match &member.id {
-                TSEnumMemberName::Identifier(id) => id.name.to_string(),
-                TSEnumMemberName::String(text) | TSEnumMemberName::ComputedString(text) => {
-                    text.value.to_string()
-                }
-                TSEnumMemberName::ComputedTemplateString(_) => {
-                    self.refuse(member.span, "the name of an enum's member must be a word or a string");
-                    return;
-                }
-            };
-            let quoted = serde_json::Value::from(key.as_str()).to_string();
-            let value = match &member.initializer {
-                Some(initializer) => self.with_members(initializer, name, &members),
-                None => "value + 1".to_owned(),
-            };
-            code.push_str(&format!(
-                " value = {name}[{quoted}] = ({value}); if (typeof value === 'number') {name}[value] = {quoted};"
-            ));
-            members.push(key);
-        }
-        code.push_str(&format!(" return {name}; }})({{}});"));
-        // As many lines as before.
-        code.extend(self.text(it.span).chars().filter(|character| *character == '\n'));
-        self.edits.replace(it.span, code);
-    }
-
-    /// An initializer on one line, in which the names of earlier members mean the members.
-    fn with_members(&self, initializer: &Expression<'_>, name: &str, members: &[String]) -> String {
-        let text = self.text(initializer.span()).replace(['\n', '\r'], " ");
-        match members.contains(&text) {
-            true => format!("{name}.{text}"),
-            false => text
-                .split(' ')
-                .map(|word| {
-                    if members.iter().any(|member| member == word) {
-                        format!("{name}.{word}")
-                    } else {
-                        word.to_owned()
-                    }
-                })
-                .collect::<Vec<_>>()
-                .join(" "),
-        }
-    }
-}
-
-fn is_super_call(statement: &Statement<'_>) -> bool {
-    let Statement::ExpressionStatement(statement) = statement else { return false };
-    matches!(&statement.expression, Expression::CallExpression(call) if matches!(call.callee, Expression::Super(_)))
 }
 
 #[cfg(test)]
@@ -350,12 +335,25 @@ mod tests {
         let cases = [
             ("let a: number = 1;", "let a         = 1;"),
             ("const f = <T,>(x?: T): x is string => x!;", "const f =     (x    )              => x ;"),
-            ("interface A { b: string }\nf();", "                         \nf();"),
-            ("type A = 'b' | 'c'; f()", "                    f()"),
+            ("interface A { b: string }\nf();", ";                        \nf();"),
+            ("type A = 'b' | 'c'; f()", ";                   f()"),
             ("f<string>(a as B, c satisfies D)", "f        (a     , c            )"),
             ("function f(this: A, b) {}", "function f(         b) {}"),
-            ("declare const a: string; f()", "                         f()"),
-            ("function f(a: 1): void;\nfunction f(a) {}", "                       \nfunction f(a) {}"),
+            ("declare const a: string; f()", ";                        f()"),
+            ("function f(a: 1): void;\nfunction f(a) {}", ";                      \nfunction f(a) {}"),
+            ("let g = f\ntype A = 1\n(() => 1)", "let g = f\n;         \n(() => 1)"),
+            (
+                "export interface A { b: 1 }\nexport const c: A = 1",
+                ";                          \nexport const c    = 1",
+            ),
+            (
+                "import type { A } from './a'; import { type B } from 'b'; f()",
+                ";                             ;                           f()",
+            ),
+            (
+                "export type { A }; export { type B, c }; export declare const d: 1; f()",
+                ";                  ;                     ;                          f()",
+            ),
             (
                 "class A<T> extends B<T> implements C, D { private readonly x?: T; static z = 1; y!: T }",
                 "class A    extends B                    {                  x    ; static z = 1; y     }",
