@@ -87,7 +87,7 @@ fn what_waits_behind_a_call_that_blocks_is_bounded_and_given_back() {
         let execution = run(&supervisor, &many(31), json!({ "timeout": 10_000, "userAgentId": agent }));
         let ended = execution["result"].as_array().unwrap();
         let refused = ended.iter().filter(|code| **code == json!("api_result_too_large")).count();
-        assert!(refused >= 10 && refused < 31, "{execution}");
+        assert!((10..31).contains(&refused), "{execution}");
     }
     let kept = resident(&supervisor).saturating_sub(before);
     assert!(kept < 40 * 1024, "{kept} KiB more are held after four agents");

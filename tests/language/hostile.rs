@@ -199,7 +199,10 @@ fn mutated(code: &str, others: &[(String, String)], pick: &mut impl FnMut(usize)
         match pick(4) {
             0 => text.replace_range(start..end, ""),
             1 => text.insert_str(start, PIECES[pick(PIECES.len())]),
-            2 => text.insert_str(start, &text[start..end].to_owned()),
+            2 => {
+                let copy = text[start..end].to_owned();
+                text.insert_str(start, &copy);
+            }
             _ => {
                 let other = &others[pick(others.len())].1;
                 let from = boundary(other, pick(other.len()));

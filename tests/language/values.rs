@@ -189,6 +189,20 @@ fn a_stack_shows_the_program_alone() {
     let seen = run(&supervisor, "const e = new Error('mine');\nconsole.log(e);\nreturn e.stack", json!({}));
     let stack = "Error: mine\n    at <program> (program.js:1:11)";
     assert_eq!((&seen["result"], &seen["logs"][0]["text"]), (&json!(stack), &json!(stack)));
+    for (code, message, column) in [
+        ("const a = Fail(); return a.b", "the backend said no", 11),
+        ("const b = await Fail()", "the backend said no", 17),
+        ("return Echo({ a: 1 }).foo()", "Echo(...).foo is not a function", 23),
+        ("class Own extends Error { constructor(m) { super(m) } }\nthrow new Own('bad')", "bad", 7),
+    ] {
+        let details = run(&supervisor, code, json!({}))["errorDetails"].clone();
+        assert_eq!(
+            (&details["message"], &details["column"]),
+            (&json!(message), &json!(column)),
+            "{code}: {details}"
+        );
+        assert!(details["stack"].as_str().unwrap().contains("at <program>"), "{details}");
+    }
     let caught = "try { await Fail() } catch (error) { return [error instanceof RangeError || error instanceof Error, error.name, error.message, error.code, error.stack.includes('/')] }";
     assert_eq!(
         run(&supervisor, caught, json!({}))["result"],

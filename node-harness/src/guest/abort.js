@@ -4,6 +4,8 @@
  * would bring its events, its symbols and weak references along.
  */
 
+import { named } from './foreign.js';
+
 /** @typedef {{ callback: Function | { handleEvent: Function }, once: boolean }} Listener */
 
 /** @type {(signal: AbortSignal, reason: unknown) => void} */
@@ -122,6 +124,6 @@ class OwnAbortController {
 }
 
 export const aborts = {
-  AbortController: Object.defineProperty(OwnAbortController, 'name', { value: 'AbortController' }),
-  AbortSignal: Object.defineProperty(OwnAbortSignal, 'name', { value: 'AbortSignal' }),
+  AbortController: named(OwnAbortController, 'AbortController'),
+  AbortSignal: named(OwnAbortSignal, 'AbortSignal'),
 };

@@ -34,19 +34,41 @@ const ownFrame = (frame, { linesBefore, shifts }) => {
   return `    at ${name || '<program>'} (${SOURCE_NAME}:${line}:${column})`;
 };
 
+/** Calls of `Name.sync` are the analyzer's; the program wrote `Name`. @param {string} message @param {string[]} functions */
+const withoutSync = (message, functions) =>
+  message.includes('.sync') ? functions.reduce((text, name) => text.replaceAll(`${name}.sync`, name), message) : message;
+
+/** Without the constructors of the error's own class, as V8 leaves them out. @param {string[]} frames @param {unknown} error */
+const withoutConstructors = (frames, error) => {
+  const own = `    at new ${text(construct(error), 'name')} (`;
+  const last = frames.findIndex((frame) => !frame.startsWith('    at new '));
+  const made = frames.slice(0, last < 0 ? frames.length - 1 : last).findLastIndex((frame) => frame.startsWith(own));
+  return frames.slice(made + 1);
+};
+
+/** @param {any} error */
+const construct = (error) => {
+  try {
+    return error.constructor;
+  } catch {
+    return undefined;
+  }
+};
+
 /** What V8 is to write for the stack of an error, given the rewriting of the program that runs. */
 export const makeStacks = () => {
-  /** @type {Rewriting} */
-  let rewriting = { linesBefore: 0, shifts: [] };
+  /** @type {Rewriting & { functions: string[] }} */
+  let rewriting = { linesBefore: 0, shifts: [], functions: [] };
   return Object.freeze({
-    /** @param {Rewriting} current */
+    /** @param {Rewriting & { functions: string[] }} current */
     follow: (current) => {
       rewriting = current;
     },
     /** @param {unknown} error @param {unknown[]} sites */
     format: (error, sites) => {
       const frames = sites.map((site) => ownFrame(`${site}`, rewriting)).filter((frame) => frame !== undefined);
-      return [`${text(error, 'name') || 'Error'}: ${text(error, 'message')}`, ...frames.slice(0, FRAMES_MAX)].join('\n');
+      const message = withoutSync(text(error, 'message'), rewriting.functions);
+      return [`${text(error, 'name') || 'Error'}: ${message}`, ...withoutConstructors(frames, error).slice(0, FRAMES_MAX)].join('\n');
     },
   });
 };
@@ -73,19 +95,22 @@ const HINTS = /** @type {const} */ ([
 
 /** @param {{ code?: string, message: string }} error */
 const hintFor = ({ code, message }) =>
-  HINTS.find(([about]) => (typeof about === 'string' ? about === code : about.test(message)))?.[1];
+  code === 'not_serialisable' && message.includes(' is a promise')
+    ? undefined
+    : HINTS.find(([about]) => (typeof about === 'string' ? about === code : about.test(message)))?.[1];
 
 /**
  * @param {unknown} thrown
+ * @param {string[]} functions  of the environment
  * @returns {import('../shared/protocol.js').ErrorDetails}
  */
-export const describeError = (thrown) => {
+export const describeError = (thrown, functions) => {
   if (typeof thrown !== 'object' || thrown === null) {
     const message = typeof thrown === 'symbol' || typeof thrown === 'function' ? `a ${typeof thrown}` : `${thrown}`;
     return { name: 'Error', message: message.toWellFormed().slice(0, MESSAGE_CHARS_MAX), hint: 'The program threw a value that is not an Error.' };
   }
   const name = text(thrown, 'name').slice(0, NAME_CHARS_MAX).toWellFormed() || 'Error';
-  const message = (text(thrown, 'message') || shownObject(thrown)).slice(0, MESSAGE_CHARS_MAX).toWellFormed();
+  const message = withoutSync(text(thrown, 'message') || shownObject(thrown), functions).slice(0, MESSAGE_CHARS_MAX).toWellFormed();
   /** @type {import('../shared/protocol.js').ErrorDetails} */
   const details = { name, message };
   const code = text(thrown, 'code').slice(0, NAME_CHARS_MAX).toWellFormed();

@@ -54,7 +54,7 @@ export const makeExecution = ({ sendText, exchange, leave, makePrinter, whenIdle
   };
 
   /** @param {unknown} error */
-  const fail = (error) => settle('threw', `"error":${JSON.stringify(describeError(error))}`);
+  const fail = (error) => settle('threw', `"error":${JSON.stringify(describeError(error, functions))}`);
 
   /** @param {import('../shared/protocol.js').LogEntry} entry */
   const sendLog = ({ level, text, truncated = false }) =>

@@ -37,3 +37,32 @@ export const ask = (act) => {
     throw ofRealm(thrown);
   }
 };
+
+/**
+ * Gives a class accessors that read and write what it holds.
+ *
+ * @param {object} prototype
+ * @param {string[]} names
+ * @param {(self: any) => any} held
+ * @param {boolean} writable
+ */
+export const defineAccessors = (prototype, names, held, writable) => {
+  for (const name of names) {
+    Object.defineProperty(prototype, name, {
+      /** @this {any} */
+      get() {
+        return held(this)[name];
+      },
+      set: writable
+        ? /** @this {any} @param {unknown} value */ function (value) {
+            ask(() => void (held(this)[name] = `${value}`));
+          }
+        : undefined,
+      enumerable: true,
+      configurable: true,
+    });
+  }
+};
+
+/** A class of the realm's own under the name of the one that it stands for. @template {Function} T @param {T} kind @param {string} name @returns {T} */
+export const named = (kind, name) => Object.defineProperty(kind, 'name', { value: name });

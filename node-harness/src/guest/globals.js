@@ -6,7 +6,8 @@
 import { aborts } from './abort.js';
 import { ask } from './foreign.js';
 import { Float16Array, Float32Array, Float64Array } from './perimeter.js';
-import { web } from './web.js';
+import { texts } from './text.js';
+import { urls } from './url.js';
 
 /** @param {unknown} text */
 const toBase64 = (text) => ask(() => btoa(`${text}`));
@@ -29,7 +30,8 @@ export const sharedGlobals = harden({
   Float16Array,
   Float32Array,
   Float64Array,
-  ...web,
+  ...urls,
+  ...texts,
   ...aborts,
   crypto: {
     randomUUID: () => ask(() => random.randomUUID()),

@@ -6,7 +6,7 @@
  * Error → {name, message}; URL → its text. Functions, symbols and cycles are refused with their path.
  */
 import { types } from '../shared/powers.js';
-import { textOfUrl } from './web.js';
+import { textOfUrl } from './url.js';
 
 /** Deeper values are refused: readers of JSON commonly stop at 128. */
 const DEPTH_MAX = 100;

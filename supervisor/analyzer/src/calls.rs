@@ -20,6 +20,9 @@ const WAITING: &str = ".sync";
 /// More warnings than these help nobody.
 const WARNINGS_MAX: usize = 20;
 
+/// What a function that is handed on takes; no function of an environment has the name.
+const ONLY: &str = "__only";
+
 /// Array methods that call a function with more than the element.
 const PASSES_MORE: [&str; 12] = [
     "map",
@@ -83,7 +86,17 @@ impl Calls<'_, '_, '_> {
             AstKind::CallExpression(call) if call.callee.span() == span => {
                 let uses = self.flow.of_result(parent);
                 if self.waits(uses, name, span) {
-                    self.edits.replace(after(span), WAITING);
+                    self.edits.append(span, WAITING);
+                }
+            }
+            // `GetRates.call(…)` and the like.
+            AstKind::StaticMemberExpression(member)
+                if member.object.span() == span
+                    && ["call", "apply", "bind"].contains(&member.property.name.as_str()) =>
+            {
+                let uses = self.flow.of_function(place);
+                if uses.value && self.waits(uses, name, span) {
+                    self.edits.append(span, WAITING);
                 }
             }
             AstKind::StaticMemberExpression(_)
@@ -100,9 +113,9 @@ impl Calls<'_, '_, '_> {
                 let waits = uses.value && self.waits(uses, name, span);
                 let called = if waits { format!("{name}{WAITING}") } else { name.to_owned() };
                 if passes_more(other, span) {
-                    self.edits.replace(span, format!("((params) => {called}(params))"));
+                    self.edits.replace(span, format!("(({ONLY}) => {called}({ONLY}))"));
                 } else if waits {
-                    self.edits.replace(after(span), WAITING);
+                    self.edits.append(span, WAITING);
                 }
             }
         }
@@ -110,7 +123,7 @@ impl Calls<'_, '_, '_> {
 
     /// Whether the value is wanted. Where a promise is wanted as well, that is said.
     fn waits(&mut self, uses: Uses, name: &str, span: Span) -> bool {
-        let waits = !uses.chained && (uses.value || !uses.awaited);
+        let waits = !uses.chained && (uses.value || !(uses.awaited || uses.either));
         if uses.value && (uses.chained || uses.awaited) && self.warnings.len() < WARNINGS_MAX {
             let (line, column) = position(self.text, span.start as usize);
             let decided = if waits { "the program waits for its value here" } else { "it stays a promise" };
@@ -212,7 +225,64 @@ mod tests {
             ("const api = { rates: (i) => Get(i) }; return api.rates(1).a", "v"),
             ("const r = Get(); await Put(1); return r.a", "v"),
             ("let r; try { r = Get() } catch { r = 0 } return r", "v"),
+            (
+                "const pipe = (...fns) => (x) => fns.reduce((v, f) => f(v), x); return pipe((id) => Get(id), (r) => r.a)(1)",
+                "v",
+            ),
+            ("[1, 2].reduce((best, id) => best && best.a > 1 ? best : Get(id), null)", "v"),
+            (
+                "class A { async load() { this.u = Get(); return this.u } show() { const { u } = this; return u.a } } const a = new A(); await a.load(); a.show()",
+                "v",
+            ),
+            (
+                "class A { save(u) { return u.a } } class B { async save(p) { return (await p).b } } return [new A().save(Get(1)), await new B().save(Get(2))]",
+                "vv",
+            ),
+            (
+                "class Api { get(id) { return Get(id) } } const m = new Map([['k', f()]]); await m.get('k').then(g); return new Api().get(1).a",
+                "v",
+            ),
+            ("return Get.call(null, 1).a + Get.apply(null, [1]).a + Get.bind(null, 1)().a", "vvv"),
+            ("const u = Get(); console.log(u.a); return u", "v"),
             // Later.
+            (
+                "const late = (p) => Promise.race([p, new Promise((_, no) => setTimeout(no, 9))]); try { return await late(Get(), 50) } catch (e) { return e }",
+                "p",
+            ),
+            ("const j = {}; j.a = Get(); j.b = Get(); await Promise.all([j.a, j.b])", "pp"),
+            ("const ps = []; for (const i in xs) ps[i] = Get(i); await Promise.all(ps)", "p"),
+            (
+                "function pLimit(n) { return (fn) => new Promise((go, no) => fn().then(go, no)) } const limit = pLimit(3); await Promise.all([1, 2].map(() => limit(() => Get())))",
+                "p",
+            ),
+            (
+                "class Q { add(f) { return f() } } const q = new Q(); await Promise.all([q.add(() => Get()), q.add(() => Get())])",
+                "pp",
+            ),
+            (
+                "class R { #fns = []; reg(f) { this.#fns.push(f) } all() { return Promise.all(this.#fns.map((f) => f())) } } const r = new R(); r.reg(() => Get()); await r.all()",
+                "p",
+            ),
+            (
+                "class T { constructor(fn) { this.fn = fn } } const ts = [new T(() => Get())]; await Promise.all(ts.map((t) => t.fn()))",
+                "p",
+            ),
+            ("const m = new Map(); m.set(1, Get()); for (const [k, p] of m) { k.a; await p }", "p"),
+            (
+                "const m = new Map(); m.set(1, Get()); await Promise.all([...m].map(async ([k, p]) => [k, await p]))",
+                "p",
+            ),
+            (
+                "const api = { one() { return Get() }, async both() { return Promise.all([this.one(), this.one()]) } }; await api.both()",
+                "p",
+            ),
+            ("function* g() { yield Get(); yield Get() } await Promise.all(g())", "pp"),
+            ("await Array.fromAsync([Get(), Get()])", "pp"),
+            ("let a, b; [a, b] = [Get(), Get()]; await a; await b", "pp"),
+            (
+                "const c = new Map(); const load = (k) => { let p = c.get(k); if (!p) { p = Get(k); c.set(k, p) } return p }; await Promise.all([load(1), load(1)])",
+                "p",
+            ),
             ("try { const p = Get(); const q = Get(); await Promise.all([p, q]) } catch {}", "pp"),
             ("try { await Promise.all(items.map((i) => Get(i))) } catch {}", "p"),
             ("try { Get().then(f) } catch {}", "p"),
@@ -285,10 +355,10 @@ mod tests {
 
     #[test]
     fn a_function_that_is_handed_on_gets_one_argument() {
-        assert_eq!(rewritten("return items.map(Get)").0, "return items.map(((params) => Get.sync(params)))");
+        assert_eq!(rewritten("return items.map(Get)").0, "return items.map(((__only) => Get.sync(__only)))");
         assert_eq!(
             rewritten("await Promise.all(items.map(Get))").0,
-            "await Promise.all(items.map(((params) => Get(params))))"
+            "await Promise.all(items.map(((__only) => Get(__only))))"
         );
         assert_eq!(rewritten("const o = { Get }; o.Get(1).a").0, "const o = { Get: Get.sync }; o.Get(1).a");
     }
@@ -300,5 +370,6 @@ mod tests {
         let (text, warnings) = rewritten("const r = Get(); if (r) r.then(f)");
         assert!(!text.contains(WAITING) && warnings == 1, "{text}");
         assert_eq!(rewritten("const r = Get(); r.a").1, 0);
+        assert_eq!(rewritten("const r = Get(); r.a; return r").1, 0, "to return a value says nothing");
     }
 }

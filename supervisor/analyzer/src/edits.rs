@@ -2,6 +2,8 @@
 //! breaks, so a position in the result has the line that it has in what was submitted. Where columns move,
 //! the shifts say by how much.
 
+use std::collections::HashMap;
+
 use analyzer::Shift;
 use oxc_span::Span;
 
@@ -11,6 +13,8 @@ use crate::source::position;
 #[derive(Default)]
 pub struct Edits {
     list: Vec<(u32, u32, String)>,
+    /// Ends of names that got a member, with the lengths of the names.
+    appended: HashMap<u32, i64>,
 }
 
 /// A text after its edits.
@@ -22,6 +26,12 @@ pub struct Edited {
 impl Edits {
     pub fn replace(&mut self, span: Span, text: impl Into<String>) {
         self.list.push((span.start, span.end, text.into()));
+    }
+
+    /// Puts a member behind a name. V8 gives the place of the member for a call of it; that becomes the name's.
+    pub fn append(&mut self, name: Span, member: &str) {
+        self.appended.insert(name.end, i64::from(name.end - name.start));
+        self.replace(Span::new(name.end, name.end), member);
     }
 
     /// Puts spaces in the place of everything but line breaks, so that columns stay as well.
@@ -47,6 +57,11 @@ impl Edits {
                 continue;
             }
             text.push_str(&source[done as usize..start as usize]);
+            let name = self.appended.get(&start).filter(|_| start == end).copied();
+            if let Some(length) = name {
+                moved.push((text.len(), length + 1));
+                moved.push((text.len() + replacement.len(), -(length + 1)));
+            }
             text.push_str(&replacement);
             let by = units(&replacement) - units(&source[start as usize..end as usize]);
             if by != 0 {
@@ -101,6 +116,19 @@ mod tests {
         let edited = edits.apply(source);
         assert_eq!((edited.text.as_str(), edited.shifts.len()), ("a    \nc", 0));
         assert_eq!(Edits::default().apply("a").text, "a");
+    }
+
+    #[test]
+    fn the_place_of_an_added_member_is_that_of_its_name() {
+        let mut edits = Edits::default();
+        edits.append(Span::new(2, 5), ".sync");
+        let edited = edits.apply("a Get(b) c");
+        assert_eq!(edited.text, "a Get.sync(b) c");
+        let submitted = |column: i64| {
+            let moved = edited.shifts.iter().filter(|shift| i64::from(shift.column) <= column);
+            moved.fold(column, |column, shift| column - shift.by)
+        };
+        assert_eq!((submitted(3), submitted(7), submitted(12), submitted(15)), (3, 3, 7, 10));
     }
 
     #[test]

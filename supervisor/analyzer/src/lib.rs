@@ -111,6 +111,8 @@ pub struct Shift {
 pub struct UnknownName {
     pub name: String,
     pub called: bool,
+    /// A value is given to it.
+    pub assigned: bool,
     pub line: u32,
     pub column: u32,
 }

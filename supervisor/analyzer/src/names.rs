@@ -41,7 +41,15 @@ pub fn unknown(source: &str, semantic: &Semantic<'_>, submission: &Submission) -
     found.sort_by_key(|(_, node)| semantic.nodes().kind(*node).span().start);
     let told = |(name, node): (&str, NodeId)| {
         let (line, column) = position(source, semantic.nodes().kind(node).span().start as usize);
-        UnknownName { name: name.to_owned(), called: is_called(semantic.nodes(), node), line, column }
+        let assigned = semantic.scoping().root_unresolved_references().iter().any(|(used, references)| {
+            used.as_str() == name
+                && references.iter().any(|reference| {
+                    let reference = semantic.scoping().get_reference(*reference);
+                    reference.node_id() == node && reference.is_write()
+                })
+        });
+        let called = is_called(semantic.nodes(), node);
+        UnknownName { name: name.to_owned(), called, assigned, line, column }
     };
     found.into_iter().take(TOLD_MAX).map(told).collect()
 }

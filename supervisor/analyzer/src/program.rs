@@ -295,7 +295,7 @@ mod tests {
                 // left out; the last expression is returned.
                 let moved = line.contains("export default")
                     || expected == EntryKind::Function
-                    || (expected == EntryKind::Main && wrapped.trim().is_empty())
+                    || (expected == EntryKind::Main && wrapped.trim_matches([' ', ';']).is_empty())
                     || wrapped.trim_start().starts_with("return ");
                 assert!(moved || wrapped.contains(line.trim_start_matches("export ")), "{wrapped}");
             }

@@ -56,6 +56,9 @@ pub fn error_of(unknown: &[UnknownName], functions: &[String]) -> Option<ErrorDe
     };
     let mut hint = Vec::new();
     hint.extend(absent.map(str::to_owned));
+    if first.assigned && absent.is_none() {
+        hint.push(format!("Declare it: `let {}`.", first.name));
+    }
     if !others.is_empty() {
         let names: Vec<&str> = others.iter().map(|other| other.name.as_str()).take(LISTED_MAX).collect();
         hint.push(format!("Not defined either: {}.", names.join(", ")));
@@ -105,7 +108,8 @@ mod tests {
 
     fn error(name: &str, called: bool) -> ErrorDetails {
         let functions: Vec<String> = ["GetRates", "GetProducts"].map(str::to_owned).into();
-        let unknown = |name: &str| UnknownName { name: name.to_owned(), called, line: 2, column: 5 };
+        let unknown =
+            |name: &str| UnknownName { name: name.to_owned(), called, assigned: false, line: 2, column: 5 };
         error_of(&[unknown(name), unknown("other")], &functions).unwrap()
     }
 

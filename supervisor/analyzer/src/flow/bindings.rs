@@ -2,8 +2,9 @@
 
 use oxc_ast::AstKind;
 use oxc_ast::ast::{
-    AssignmentExpression, AssignmentOperator, AssignmentTarget, BindingPattern, Expression, ForOfStatement,
-    ForStatementLeft, FormalParameters, MethodDefinition, MethodDefinitionKind,
+    ArrowFunctionBody, AssignmentExpression, AssignmentOperator, AssignmentTarget, BindingPattern,
+    ClassElement, Expression, ForOfStatement, ForStatementLeft, FormalParameters, MethodDefinition,
+    MethodDefinitionKind, Statement,
 };
 use oxc_semantic::{NodeId, SymbolId};
 use oxc_span::{GetSpan as _, Span};
@@ -23,10 +24,54 @@ impl<'a> Flow<'_, 'a> {
 
     /// The reads of every property of that name, whatever it belongs to.
     pub(super) fn named(&mut self, name: &str, shape: &Shape<'a>) -> Uses {
-        let members = self.members.get(name).cloned().unwrap_or_default();
-        members.into_iter().fold(Uses::NONE, |uses, member| {
-            if self.is_target(member) { uses } else { uses.and(self.follow(member, shape.clone())) }
-        })
+        self.members_of(name, shape, |flow, object| !flow.is_built_in(object))
+    }
+
+    /// The same of what `this` has.
+    pub(super) fn named_of_this(&mut self, name: &str, shape: &Shape<'a>) -> Uses {
+        self.members_of(name, shape, |_, object| matches!(object, Expression::ThisExpression(_)))
+    }
+
+    fn members_of(
+        &mut self,
+        name: &str,
+        shape: &Shape<'a>,
+        belongs: impl Fn(&Self, &Expression<'a>) -> bool,
+    ) -> Uses {
+        let mut uses = Uses::NONE;
+        for pattern in self.taken.get(name).cloned().unwrap_or_default() {
+            uses = uses.and(self.pattern(pattern, shape));
+        }
+        for member in self.members.get(name).cloned().unwrap_or_default() {
+            let object = match self.nodes.kind(member) {
+                AstKind::StaticMemberExpression(read) => Some(&read.object),
+                AstKind::PrivateFieldExpression(read) => Some(&read.object),
+                _ => None,
+            };
+            if !self.is_target(member) && object.is_some_and(|object| belongs(self, object)) {
+                uses = uses.and(self.follow(member, shape.clone()));
+            }
+        }
+        uses
+    }
+
+    /// Whether an object is certainly not one of the program's classes.
+    fn is_built_in(&self, object: &Expression<'a>) -> bool {
+        let Expression::Identifier(name) = object else { return false };
+        let Some(symbol) = self.scoping.get_reference(name.reference_id()).symbol_id() else { return false };
+        match self.nodes.kind(self.scoping.symbol_declaration(symbol)) {
+            AstKind::VariableDeclarator(declarator) => match &declarator.init {
+                Some(Expression::NewExpression(new)) => match &new.callee {
+                    Expression::Identifier(class) => {
+                        self.scoping.get_reference(class.reference_id()).symbol_id().is_none()
+                    }
+                    _ => false,
+                },
+                Some(Expression::ArrayExpression(_)) => true,
+                _ => false,
+            },
+            _ => false,
+        }
     }
 
     fn is_target(&self, member: NodeId) -> bool {
@@ -60,12 +105,11 @@ impl<'a> Flow<'_, 'a> {
             }
             BindingPattern::ArrayPattern(array) => {
                 let elements = array.elements.iter();
+                let Some(inner) = shape.clone().element() else { return shape.tested() };
                 let taken: Vec<_> = match shape.outermost() {
                     Some(Layer::Entry) => elements.skip(1).take(1).flatten().collect(),
-                    Some(Layer::Holder(_)) => elements.flatten().collect(),
-                    _ => return shape.tested(),
+                    _ => elements.flatten().collect(),
                 };
-                let inner = shape.clone().inner();
                 let uses = taken
                     .into_iter()
                     .fold(Uses::NONE, |uses, element| uses.and(self.pattern(element, &inner)));
@@ -86,7 +130,9 @@ impl<'a> Flow<'_, 'a> {
     ) -> Uses {
         if assignment.right.span() != span {
             // Read and written at once: what it was is used as `a + b` uses it.
-            return if assignment.operator.is_logical() { Uses::NONE } else { shape.tested() };
+            let is_used =
+                assignment.operator != AssignmentOperator::Assign && !assignment.operator.is_logical();
+            return if is_used { shape.tested() } else { Uses::NONE };
         }
         if assignment.operator != AssignmentOperator::Assign && !assignment.operator.is_logical() {
             return shape.tested();
@@ -116,6 +162,15 @@ impl<'a> Flow<'_, 'a> {
             AssignmentTarget::ComputedMemberExpression(member) => {
                 self.stored(&member.object, shape.within(Layer::Holder(None)))
             }
+            AssignmentTarget::PrivateFieldExpression(member) => {
+                self.named(member.field.name.as_str(), &shape)
+            }
+            AssignmentTarget::ArrayAssignmentTarget(array) => {
+                let Some(inner) = shape.clone().element() else { return shape.tested() };
+                let targets =
+                    array.elements.iter().flatten().filter_map(|element| element.as_assignment_target());
+                targets.fold(Uses::NONE, |uses, target| uses.and(self.target(target, inner.clone())))
+            }
             _ => shape.tested(),
         }
     }
@@ -129,16 +184,18 @@ impl<'a> Flow<'_, 'a> {
                 None => Uses::VALUE,
             },
             Expression::StaticMemberExpression(member) => self.named(member.property.name.as_str(), &shape),
+            Expression::PrivateFieldExpression(member) => self.named(member.field.name.as_str(), &shape),
             Expression::ComputedMemberExpression(member) => {
                 self.stored(&member.object, shape.within(Layer::Holder(None)))
             }
+            // `(lists[name] ||= []).push(…)`
+            Expression::AssignmentExpression(assignment) => self.target(&assignment.left, shape),
             _ => Uses::VALUE,
         }
     }
 
     pub(super) fn iterated(&mut self, statement: &ForOfStatement<'a>, shape: Shape<'a>) -> Uses {
-        let Some(Layer::Holder(_) | Layer::Entry) = shape.outermost() else { return shape.tested() };
-        let inner = shape.inner();
+        let Some(inner) = shape.clone().element() else { return shape.tested() };
         if statement.r#await && inner.outermost().is_none() {
             return Uses::AWAITED;
         }
@@ -195,15 +252,60 @@ impl<'a> Flow<'_, 'a> {
 
     /// The function that an expression stands for, if the program says which.
     pub(super) fn function_of(&self, expression: &Expression<'a>) -> Option<NodeId> {
-        if let Expression::Identifier(name) = expression.without_parentheses() {
+        let Expression::Identifier(name) = expression.without_parentheses() else {
+            return own_function(expression);
+        };
+        let symbol = self.scoping.get_reference(name.reference_id()).symbol_id()?;
+        let declaration = self.scoping.symbol_declaration(symbol);
+        match self.nodes.kind(declaration) {
+            AstKind::Function(_) => Some(declaration),
+            AstKind::VariableDeclarator(declarator) => match declarator.init.as_ref()? {
+                // What a function made.
+                Expression::CallExpression(call) => self.returned_function(self.function_of(&call.callee)?),
+                init => own_function(init),
+            },
+            _ => None,
+        }
+    }
+
+    /// The function that a function gives back, if its body says so.
+    fn returned_function(&self, function: NodeId) -> Option<NodeId> {
+        let body = match self.nodes.kind(function) {
+            AstKind::Function(function) => function.body.as_deref()?,
+            AstKind::ArrowFunctionExpression(arrow) => match &arrow.body {
+                ArrowFunctionBody::FunctionBody(body) => body,
+                other => return own_function(other.as_expression()?),
+            },
+            _ => return None,
+        };
+        let returned = body.statements.iter().rev().find_map(|statement| match statement {
+            Statement::ReturnStatement(returned) => returned.argument.as_ref(),
+            _ => None,
+        })?;
+        own_function(returned).or_else(|| {
+            let name = returned.get_identifier_reference()?;
             let symbol = self.scoping.get_reference(name.reference_id()).symbol_id()?;
             let declaration = self.scoping.symbol_declaration(symbol);
-            return match self.nodes.kind(declaration) {
+            match self.nodes.kind(declaration) {
                 AstKind::Function(_) => Some(declaration),
                 AstKind::VariableDeclarator(declarator) => own_function(declarator.init.as_ref()?),
                 _ => None,
-            };
-        }
-        own_function(expression)
+            }
+        })
+    }
+
+    /// The constructor of a class of the program.
+    pub(super) fn constructor_of(&self, class: &Expression<'a>) -> Option<NodeId> {
+        let name = class.get_identifier_reference()?;
+        let symbol = self.scoping.get_reference(name.reference_id()).symbol_id()?;
+        let AstKind::Class(class) = self.nodes.kind(self.scoping.symbol_declaration(symbol)) else {
+            return None;
+        };
+        class.body.body.iter().find_map(|element| match element {
+            ClassElement::MethodDefinition(method) if method.kind == MethodDefinitionKind::Constructor => {
+                Some(method.value.node_id())
+            }
+            _ => None,
+        })
     }
 }

@@ -68,6 +68,7 @@ impl<'a> Flow<'_, 'a> {
             },
             Some(Layer::Function) => match call {
                 Some((node, _)) if matches!(name, "call" | "apply") => self.called(node, shape),
+                Some((node, _)) if name == "bind" => self.follow(node, shape),
                 _ => Uses::NONE,
             },
             Some(Layer::Entry) => {
@@ -84,6 +85,15 @@ impl<'a> Flow<'_, 'a> {
                     Uses::NONE
                 }
             }
+            Some(Layer::Table) => match (name, call) {
+                ("get", Some((node, _))) => self.follow(node, shape.inner()),
+                ("values", Some((node, _))) => self.follow(node, shape.inner().within(Layer::Holder(None))),
+                ("entries", Some((node, _))) => {
+                    self.follow(node, shape.inner().within(Layer::Entry).within(Layer::Holder(None)))
+                }
+                ("forEach", Some((_, call))) => self.callback(call, 0, 0, &shape.inner()),
+                _ => Uses::NONE,
+            },
             Some(Layer::Holder(None)) => match call {
                 Some((called, call)) => match method(name) {
                     Some(method) => self.held(&method, called, call, shape),
@@ -121,7 +131,7 @@ impl<'a> Flow<'_, 'a> {
     /// `node` reads an element of what is followed.
     pub(super) fn element(&mut self, node: NodeId, shape: Shape<'a>) -> Uses {
         match shape.outermost() {
-            Some(Layer::Holder(_) | Layer::Entry) => self.follow(node, shape.inner()),
+            Some(Layer::Holder(_) | Layer::Table | Layer::Entry) => self.follow(node, shape.inner()),
             _ => shape.tested(),
         }
     }
@@ -169,7 +179,7 @@ impl<'a> Flow<'_, 'a> {
                     Expression::Identifier(object) if self.is_global(object) => {
                         self.given_to_global(node, call, (&member.object, name), index, shape)
                     }
-                    object => self.given_to_method(node, object, name, index, shape),
+                    object => self.given_to_method(node, call, object, name, index, shape),
                 }
             }
             Expression::Identifier(name) if self.settles_promise(name) => shape.adopted(),
@@ -228,8 +238,9 @@ impl<'a> Flow<'_, 'a> {
     ) -> Uses {
         let global = object.get_identifier_reference().map_or("", |global| global.name.as_str());
         match (global, name, shape.outermost()) {
-            ("Promise", "all" | "allSettled" | "race" | "any", Some(Layer::Holder(_))) => {
-                let inner = shape.inner();
+            ("Promise", "all" | "allSettled" | "race" | "any", Some(Layer::Holder(_) | Layer::Table))
+            | ("Array", "fromAsync", Some(Layer::Holder(_) | Layer::Table)) => {
+                let Some(inner) = shape.element() else { return Uses::VALUE };
                 match inner.outermost() {
                     None => Uses::AWAITED,
                     Some(Layer::Promise) if name != "allSettled" => {
@@ -248,15 +259,21 @@ impl<'a> Flow<'_, 'a> {
             ("Object", "fromEntries", Some(Layer::Holder(_))) => self.paired(node, shape),
             ("Object", "keys", Some(Layer::Holder(_))) => Uses::NONE,
             ("Object", "assign" | "freeze", Some(Layer::Holder(_))) => self.follow(node, shape),
-            ("Array" | "Iterator", "from", Some(Layer::Holder(_))) if index == 0 => {
-                let taken = self.callback(call, 1, 0, &shape.clone().inner());
-                if call.arguments.len() > 1 { taken } else { self.follow(node, shape) }
+            ("Array" | "Iterator", "from", Some(Layer::Holder(_) | Layer::Table)) if index == 0 => {
+                let Some(element) = shape.element() else { return Uses::VALUE };
+                match call.arguments.len() > 1 {
+                    true => self.callback(call, 1, 0, &element),
+                    false => self.follow(node, element.within(Layer::Holder(None))),
+                }
+            }
+            ("Object", "fromEntries", Some(Layer::Table)) => {
+                self.follow(node, shape.inner().within(Layer::Holder(None)))
             }
             ("Array", "from", Some(Layer::Function)) => {
                 self.follow(node, shape.inner().within(Layer::Holder(None)))
             }
             ("Array", "of", _) => self.follow(node, shape.within(Layer::Holder(None))),
-            _ => self.given_to_method(node, object, name, index, shape),
+            _ => self.given_to_method(node, call, object, name, index, shape),
         }
     }
 
@@ -264,14 +281,18 @@ impl<'a> Flow<'_, 'a> {
     fn given_to_method(
         &mut self,
         node: NodeId,
+        call: &CallExpression<'a>,
         object: &Expression<'a>,
         name: &'a str,
         index: usize,
         shape: Shape<'a>,
     ) -> Uses {
+        if self.methods.contains_key(name) {
+            return self.given_to_named(name, index, &shape);
+        }
         match (name, shape.outermost()) {
             ("push" | "unshift" | "add", _) => self.stored(object, shape.within(Layer::Holder(None))),
-            ("set", _) if index == 1 => self.stored(object, shape.within(Layer::Holder(None))),
+            ("set", _) if index == 1 => self.stored(object, shape.within(Layer::Table)),
             ("concat", Some(Layer::Holder(_))) => self.follow(node, shape),
             ("concat", _) => self.follow(node, shape.within(Layer::Holder(None))),
             ("map", Some(Layer::Function)) => self.follow(node, shape.inner().within(Layer::Holder(None))),
@@ -285,7 +306,11 @@ impl<'a> Flow<'_, 'a> {
                 inner if inner.outermost() == Some(Layer::Promise) => self.follow(node, inner),
                 inner => self.follow(node, inner.within(Layer::Promise)),
             },
-            ("reduce" | "reduceRight", Some(Layer::Function)) => self.follow(node, shape.inner()),
+            ("reduce" | "reduceRight", Some(Layer::Function)) => {
+                // What one step gives, the next one takes.
+                let inner = shape.inner();
+                self.callback(call, 0, 0, &inner).and(self.follow(node, inner))
+            }
             ("forEach", Some(Layer::Function)) => self.dropped(shape),
             _ => self.given_to_named(name, index, &shape),
         }
@@ -293,10 +318,13 @@ impl<'a> Flow<'_, 'a> {
 
     /// A method that the program defines, found by its name.
     fn given_to_named(&mut self, name: &str, index: usize, shape: &Shape<'a>) -> Uses {
-        match self.methods.get(name).copied() {
-            Some(function) => self.parameter(function, index, shape),
-            None => self.unknown(shape),
+        let defined = self.methods.get(name).cloned().unwrap_or_default();
+        if defined.is_empty() {
+            return self.unknown(shape);
         }
+        defined
+            .into_iter()
+            .fold(Uses::NONE, |uses, function| uses.and(self.parameter(function, index, shape)))
     }
 
     /// `new Name(…)` with what is followed.
@@ -307,6 +335,10 @@ impl<'a> Flow<'_, 'a> {
         span: Span,
         shape: Shape<'a>,
     ) -> Uses {
+        if let Some(constructor) = self.constructor_of(&new.callee) {
+            let index = new.arguments.iter().position(|argument| argument.span() == span).unwrap_or(0);
+            return self.parameter(constructor, index, &shape);
+        }
         let Expression::Identifier(name) = &new.callee else { return self.unknown(&shape) };
         match (name.name.as_str(), shape.outermost()) {
             _ if new.callee.span() == span => self.unknown(&shape),
@@ -323,7 +355,9 @@ impl<'a> Flow<'_, 'a> {
         let inner = shape.inner();
         match inner.outermost() {
             Some(Layer::Holder(_) | Layer::Entry) => {
-                self.follow(node, inner.inner().within(Layer::Holder(None)))
+                let is_map = matches!(self.nodes.kind(node), AstKind::NewExpression(_));
+                let layer = if is_map { Layer::Table } else { Layer::Holder(None) };
+                self.follow(node, inner.inner().within(layer))
             }
             _ => Uses::VALUE,
         }

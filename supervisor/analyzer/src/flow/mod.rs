@@ -12,7 +12,7 @@ mod shape;
 use std::collections::{HashMap, HashSet};
 
 use oxc_ast::AstKind;
-use oxc_ast::ast::{Expression, LogicalOperator, PropertyKey};
+use oxc_ast::ast::{BindingPattern, Expression, LogicalOperator, ObjectProperty, PropertyKey, PropertyKind};
 use oxc_semantic::{AstNodes, NodeId, Scoping, Semantic};
 use oxc_span::{GetSpan, Span};
 use oxc_syntax::operator::{BinaryOperator, UnaryOperator};
@@ -29,13 +29,18 @@ pub struct Flow<'s, 'a> {
     scoping: &'s Scoping,
     /// Reads of properties, by their names.
     members: HashMap<&'a str, Vec<NodeId>>,
-    /// Methods of classes and objects, by their names; the last of each.
-    methods: HashMap<&'a str, NodeId>,
+    /// Methods of classes and objects, by their names.
+    methods: HashMap<&'a str, Vec<NodeId>>,
+    /// What is taken out of `this`, by the names of the properties.
+    taken: HashMap<&'a str, Vec<&'a BindingPattern<'a>>>,
     /// The program's last expression is its result.
     completes: bool,
     steps_left: u32,
-    /// The block of a `try` around the call: what fails elsewhere is not caught where the program meant it.
-    tried: Option<Span>,
+    /// The call itself.
+    site: Span,
+    /// The block of a `try` around the call, and the function of both: what fails elsewhere in that is not caught where
+    /// the program meant it.
+    tried: Option<(Span, Option<NodeId>)>,
     /// What is being followed already: a circle adds nothing.
     seen: HashSet<(NodeId, Shape<'a>)>,
 }
@@ -44,7 +49,8 @@ impl<'s, 'a> Flow<'s, 'a> {
     /// `completes`: the last expression of the program is its result.
     pub fn new(semantic: &'s Semantic<'a>, completes: bool) -> Flow<'s, 'a> {
         let mut members: HashMap<&'a str, Vec<NodeId>> = HashMap::new();
-        let mut methods = HashMap::new();
+        let mut methods: HashMap<&'a str, Vec<NodeId>> = HashMap::new();
+        let mut taken: HashMap<&'a str, Vec<&'a BindingPattern<'a>>> = HashMap::new();
         for node in semantic.nodes().iter() {
             match node.kind() {
                 AstKind::StaticMemberExpression(member) => {
@@ -54,11 +60,25 @@ impl<'s, 'a> Flow<'s, 'a> {
                     members.entry(member.field.name.as_str()).or_default().push(node.id());
                 }
                 AstKind::MethodDefinition(method) => {
-                    methods.extend(key_name(&method.key).map(|name| (name, method.value.node_id())));
+                    let name = key_name(&method.key).unwrap_or_default();
+                    methods.entry(name).or_default().push(method.value.node_id());
                 }
                 AstKind::ObjectProperty(property) => {
-                    let function = own_function(&property.value);
-                    methods.extend(key_name(&property.key).zip(function));
+                    if let Some((name, function)) = key_name(&property.key).zip(own_function(&property.value))
+                    {
+                        methods.entry(name).or_default().push(function);
+                    }
+                }
+                AstKind::VariableDeclarator(declarator) => {
+                    // `const { name } = this`
+                    if let (BindingPattern::ObjectPattern(object), Some(Expression::ThisExpression(_))) =
+                        (&declarator.id, &declarator.init)
+                    {
+                        for property in &object.properties {
+                            let name = key_name(&property.key).unwrap_or_default();
+                            taken.entry(name).or_default().push(&property.value);
+                        }
+                    }
                 }
                 _ => {}
             }
@@ -68,8 +88,10 @@ impl<'s, 'a> Flow<'s, 'a> {
             scoping: semantic.scoping(),
             members,
             methods,
+            taken,
             completes,
             steps_left: STEPS_MAX,
+            site: Span::default(),
             tried: None,
             seen: HashSet::new(),
         }
@@ -78,13 +100,15 @@ impl<'s, 'a> Flow<'s, 'a> {
     /// How the result of the call at `node` is used.
     pub fn of_result(&mut self, node: NodeId) -> Uses {
         self.seen.clear();
-        self.tried = self.tried_around(node);
+        self.site = self.span(node);
+        self.tried = self.tried_around(node).map(|block| (block, self.function_around(node)));
         self.follow(node, Shape::default())
     }
 
     /// How the results of the function that `node` stands for are used.
     pub fn of_function(&mut self, node: NodeId) -> Uses {
         self.seen.clear();
+        self.site = self.span(node);
         self.tried = None;
         self.follow(node, Shape::default().within(Layer::Function))
     }
@@ -99,8 +123,18 @@ impl<'s, 'a> Flow<'s, 'a> {
             return Uses::NONE;
         }
         let uses = self.step(node, shape);
-        let leaves = |tried: Span| !tried.contains_inclusive(self.nodes.kind(node).span());
-        if uses.awaited && self.tried.is_some_and(leaves) { uses.and(Uses::VALUE) } else { uses }
+        if (uses.awaited || uses.either) && self.leaves_try(node) { uses.and(Uses::VALUE) } else { uses }
+    }
+
+    /// Whether a place lies in the function of the call, and not in the `try` around that.
+    fn leaves_try(&self, node: NodeId) -> bool {
+        self.tried.is_some_and(|(block, function)| {
+            !block.contains_inclusive(self.span(node)) && self.function_around(node) == function
+        })
+    }
+
+    fn function_around(&self, node: NodeId) -> Option<NodeId> {
+        self.nodes.ancestor_ids(node).find(|ancestor| self.nodes.kind(*ancestor).is_function_like())
     }
 
     fn step(&mut self, node: NodeId, shape: Shape<'a>) -> Uses {
@@ -126,8 +160,9 @@ impl<'s, 'a> Flow<'s, 'a> {
             AstKind::NewExpression(new) => self.constructed(parent, new, span, shape),
             AstKind::ArrayExpression(_) => self.follow(parent, shape.within(Layer::Holder(None))),
             AstKind::SpreadElement(_) => self.spread(parent, shape),
-            AstKind::ObjectProperty(property) if property.value.span() == span => self
-                .follow(self.nodes.parent_id(parent), shape.within(Layer::Holder(key_name(&property.key)))),
+            AstKind::ObjectProperty(property) if property.value.span() == span => {
+                self.field(parent, property, shape)
+            }
             AstKind::PropertyDefinition(property) => match key_name(&property.key) {
                 Some(name) => self.named(name, &shape),
                 None => Uses::VALUE,
@@ -137,6 +172,7 @@ impl<'s, 'a> Flow<'s, 'a> {
             AstKind::VariableDeclarator(declarator) => self.pattern(&declarator.id, &shape),
             AstKind::FormalParameter(parameter) => self.pattern(&parameter.pattern, &shape),
             AstKind::AssignmentPattern(pattern) => self.pattern(&pattern.left, &shape),
+            _ if shape.outermost().is_none() && self.asks_before(parent, span) => Uses::NONE,
             AstKind::ConditionalExpression(choice) if choice.test.span() != span => {
                 self.follow(parent, shape)
             }
@@ -159,10 +195,44 @@ impl<'s, 'a> Flow<'s, 'a> {
             AstKind::ForOfStatement(statement) if statement.right.span() == span => {
                 self.iterated(statement, shape)
             }
+            // Its keys alone are read.
+            AstKind::ForInStatement(_) if shape.outermost().is_some() => Uses::NONE,
             AstKind::ExportDefaultDeclaration(_) => shape.adopted(),
             AstKind::ExpressionStatement(_) => self.stated(parent, &shape),
             _ => shape.tested(),
         }
+    }
+
+    /// `if (!cached) { … the call … }` asks for what was there before.
+    fn asks_before(&self, parent: NodeId, span: Span) -> bool {
+        let is_test = |kind: AstKind<'_>, span: Span| match kind {
+            AstKind::IfStatement(choice) => {
+                choice.test.span().contains_inclusive(span) && choice.span.contains_inclusive(self.site)
+            }
+            _ => false,
+        };
+        let mut around = self.nodes.ancestor_kinds(parent);
+        match self.nodes.kind(parent) {
+            AstKind::UnaryExpression(unary) if unary.operator == UnaryOperator::LogicalNot => {
+                around.next().is_some_and(|kind| is_test(kind, span))
+            }
+            kind => is_test(kind, span),
+        }
+    }
+
+    /// The value of a property of an object.
+    fn field(&mut self, node: NodeId, property: &ObjectProperty<'a>, shape: Shape<'a>) -> Uses {
+        let key = key_name(&property.key);
+        let object = self.nodes.parent_id(node);
+        if property.kind == PropertyKind::Get {
+            return self.follow(object, shape.inner().within(Layer::Holder(key)));
+        }
+        // Methods of the object find it as `this.name`.
+        let own = match key {
+            Some(name) => self.named_of_this(name, &shape),
+            None => Uses::NONE,
+        };
+        own.and(self.follow(object, shape.within(Layer::Holder(key))))
     }
 
     fn awaited(&mut self, node: NodeId, shape: Shape<'a>) -> Uses {
@@ -191,13 +261,12 @@ impl<'s, 'a> Flow<'s, 'a> {
     }
 
     fn spread(&mut self, node: NodeId, shape: Shape<'a>) -> Uses {
-        let Some(Layer::Holder(_) | Layer::Entry) = shape.outermost() else { return shape.tested() };
+        let Some(element) = shape.clone().element() else { return shape.tested() };
         let parent = self.nodes.parent_id(node);
         match self.nodes.kind(parent) {
-            AstKind::ArrayExpression(_) | AstKind::ObjectExpression(_) => self.follow(parent, shape),
-            AstKind::CallExpression(call) => {
-                self.argument(parent, call, self.nodes.kind(node).span(), shape.inner())
-            }
+            AstKind::ArrayExpression(_) => self.follow(parent, element.within(Layer::Holder(None))),
+            AstKind::ObjectExpression(_) => self.follow(parent, shape),
+            AstKind::CallExpression(call) => self.argument(parent, call, self.span(node), element),
             _ => Uses::VALUE,
         }
     }
@@ -206,19 +275,17 @@ impl<'s, 'a> Flow<'s, 'a> {
     fn returned(&mut self, node: NodeId, shape: Shape<'a>) -> Uses {
         if shape.outermost().is_none() && self.tried_around(node).is_some() {
             // Only what has failed here can be caught here.
-            return Uses::VALUE.and(Uses::AWAITED);
+            return Uses::VALUE;
         }
-        let function =
-            self.nodes.ancestor_ids(node).find(|ancestor| self.nodes.kind(*ancestor).is_function_like());
-        let Some(function) = function else { return shape.adopted() };
+        let Some(function) = self.function_around(node) else { return shape.adopted() };
         let (is_async, is_generator) = match self.nodes.kind(function) {
             AstKind::Function(function) => (function.r#async, function.generator),
             AstKind::ArrowFunctionExpression(arrow) => (arrow.r#async, false),
             _ => (false, false),
         };
         match (is_async, shape.outermost()) {
-            _ if is_generator => shape.tested(),
-            (true, None) => Uses::AWAITED,
+            _ if is_generator => Uses::NONE,
+            (true, None) => Uses::EITHER,
             (true, Some(layer)) if layer != Layer::Promise => {
                 self.function(function, shape.within(Layer::Promise).within(Layer::Function))
             }
@@ -226,13 +293,14 @@ impl<'s, 'a> Flow<'s, 'a> {
         }
     }
 
+    /// What a generator gives one by one.
     fn yielded(&mut self, node: NodeId, shape: &Shape<'a>) -> Uses {
-        let function = self.nodes.ancestor_kinds(node).find(|kind| kind.is_function_like());
-        match function {
-            Some(AstKind::Function(function)) if function.r#async && shape.outermost().is_none() => {
-                Uses::AWAITED
-            }
-            _ => shape.tested(),
+        let Some(function) = self.function_around(node) else { return shape.tested() };
+        let is_async = matches!(self.nodes.kind(function), AstKind::Function(function) if function.r#async);
+        match shape.outermost() {
+            None if is_async => Uses::AWAITED,
+            _ if is_async => shape.tested(),
+            _ => self.function(function, shape.clone().within(Layer::Holder(None)).within(Layer::Function)),
         }
     }
 

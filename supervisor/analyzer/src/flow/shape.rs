@@ -5,6 +5,8 @@
 pub enum Layer<'a> {
     /// An array, object, map or set; the key, where the source says it.
     Holder(Option<&'a str>),
+    /// A map, whose iteration gives entries.
+    Table,
     /// A pair of a key and what is followed.
     Entry,
     /// A function that returns it.
@@ -40,11 +42,20 @@ impl<'a> Shape<'a> {
         self.0.len() > DEPTH_MAX
     }
 
+    /// What iterating gives, if it can be iterated.
+    pub fn element(self) -> Option<Shape<'a>> {
+        match self.outermost()? {
+            Layer::Holder(_) | Layer::Entry => Some(self.inner()),
+            Layer::Table => Some(self.inner().within(Layer::Entry)),
+            Layer::Function | Layer::Promise => None,
+        }
+    }
+
     /// Used as anything but a promise. Whether a function or a promise of something exists says nothing of its
     /// result.
     pub fn tested(&self) -> Uses {
         match self.outermost() {
-            None | Some(Layer::Holder(_) | Layer::Entry) => Uses::VALUE,
+            None | Some(Layer::Holder(_) | Layer::Table | Layer::Entry) => Uses::VALUE,
             Some(Layer::Function | Layer::Promise) => Uses::NONE,
         }
     }
@@ -52,8 +63,8 @@ impl<'a> Shape<'a> {
     /// Given to someone who awaits it.
     pub fn adopted(&self) -> Uses {
         match self.outermost() {
-            None => Uses::AWAITED,
-            Some(Layer::Holder(_) | Layer::Entry) => Uses::VALUE,
+            None => Uses::EITHER,
+            Some(Layer::Holder(_) | Layer::Table | Layer::Entry) => Uses::VALUE,
             // Awaited or called, and then awaited.
             Some(Layer::Promise | Layer::Function) => self.clone().inner().adopted(),
         }
@@ -69,12 +80,15 @@ pub struct Uses {
     pub awaited: bool,
     /// Where a promise makes no sense.
     pub value: bool,
+    /// Given to someone who awaits it, which says nothing of what the program means it to be.
+    pub either: bool,
 }
 
 impl Uses {
-    pub const NONE: Uses = Uses { chained: false, awaited: false, value: false };
+    pub const NONE: Uses = Uses { chained: false, awaited: false, value: false, either: false };
     pub const CHAINED: Uses = Uses { chained: true, ..Uses::NONE };
     pub const AWAITED: Uses = Uses { awaited: true, ..Uses::NONE };
+    pub const EITHER: Uses = Uses { either: true, ..Uses::NONE };
     pub const VALUE: Uses = Uses { value: true, ..Uses::NONE };
 
     pub fn and(self, other: Uses) -> Uses {
@@ -82,6 +96,7 @@ impl Uses {
             chained: self.chained || other.chained,
             awaited: self.awaited || other.awaited,
             value: self.value || other.value,
+            either: self.either || other.either,
         }
     }
 }

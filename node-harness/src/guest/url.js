@@ -1,34 +1,8 @@
 // @ts-check
-/** `URL`, `URLSearchParams`, `TextEncoder` and `TextDecoder`: the realm's own classes around those of Node. */
-import { ask } from './foreign.js';
+/** `URL` and `URLSearchParams`: the realm's own classes around those of Node. */
+import { ask, defineAccessors, named } from './foreign.js';
 
-const Node = { URL, URLSearchParams, TextEncoder, TextDecoder };
-
-/**
- * Gives a class accessors that read and write what it holds.
- *
- * @param {object} prototype
- * @param {string[]} names
- * @param {(self: any) => any} held
- * @param {boolean} writable
- */
-const defineAccessors = (prototype, names, held, writable) => {
-  for (const name of names) {
-    Object.defineProperty(prototype, name, {
-      /** @this {any} */
-      get() {
-        return held(this)[name];
-      },
-      set: writable
-        ? /** @this {any} @param {unknown} value */ function (value) {
-            ask(() => void (held(this)[name] = `${value}`));
-          }
-        : undefined,
-      enumerable: true,
-      configurable: true,
-    });
-  }
-};
+const Node = { URL, URLSearchParams };
 
 class OwnURLSearchParams {
   #held;
@@ -158,62 +132,8 @@ class OwnURL {
   }
 }
 
-class OwnTextEncoder {
-  #held = new Node.TextEncoder();
-
-  get encoding() {
-    return this.#held.encoding;
-  }
-
-  /** @param {any} [text] */
-  encode(text = '') {
-    return ask(() => this.#held.encode(`${text}`));
-  }
-
-  /** @param {any} text @param {any} target */
-  encodeInto(text, target) {
-    return ask(() => this.#held.encodeInto(`${text}`, target));
-  }
-
-  get [Symbol.toStringTag]() {
-    return 'TextEncoder';
-  }
-}
-
-class OwnTextDecoder {
-  #held;
-
-  /** @param {any} [label] @param {any} [options] */
-  constructor(label = 'utf-8', options) {
-    const { fatal = false, ignoreBOM = false } = options ?? {};
-    this.#held = ask(() => new Node.TextDecoder(`${label}`, { fatal: Boolean(fatal), ignoreBOM: Boolean(ignoreBOM) }));
-  }
-
-  /** @param {any} [input] @param {any} [options] */
-  decode(input, options) {
-    const stream = Boolean(options?.stream);
-    return ask(() => this.#held.decode(input, { stream }));
-  }
-
-  get [Symbol.toStringTag]() {
-    return 'TextDecoder';
-  }
-
-  static {
-    defineAccessors(OwnTextDecoder.prototype, ['encoding', 'fatal', 'ignoreBOM'], (decoder) => decoder.#held, false);
-  }
-}
-
-/** @template {Function} T @param {T} kind @param {string} name @returns {T} */
-const named = (kind, name) => Object.defineProperty(kind, 'name', { value: name });
-
 /** The text of a program's URL, or nothing. */
 export const { textOf: textOfUrl } = OwnURL;
 Reflect.deleteProperty(OwnURL, 'textOf');
 
-export const web = {
-  URL: named(OwnURL, 'URL'),
-  URLSearchParams: named(OwnURLSearchParams, 'URLSearchParams'),
-  TextEncoder: named(OwnTextEncoder, 'TextEncoder'),
-  TextDecoder: named(OwnTextDecoder, 'TextDecoder'),
-};
+export const urls = { URL: named(OwnURL, 'URL'), URLSearchParams: named(OwnURLSearchParams, 'URLSearchParams') };
