@@ -56,6 +56,7 @@ pub fn rewrite(
             sites.extend(places.map(|place| (place, name.as_str())));
         }
     }
+    sites.extend(global_members(semantic, submission));
     sites.sort_by_key(|(place, _)| semantic.nodes().kind(*place).span().start);
     if sites.is_empty() {
         return Vec::new();
@@ -66,6 +67,21 @@ pub fn rewrite(
         calls.site(place, name);
     }
     calls.warnings
+}
+
+/// `globalThis.GetRates`
+fn global_members<'s>(semantic: &'s Semantic<'_>, submission: &'s Submission) -> Vec<(NodeId, &'s str)> {
+    let global = |node: NodeId| match semantic.nodes().kind(node) {
+        AstKind::StaticMemberExpression(member) => {
+            let name = submission.functions.iter().find(|name| member.property.name == name.as_str())?;
+            let object = member.object.get_identifier_reference()?;
+            let is_global = object.name == "globalThis"
+                && semantic.scoping().get_reference(object.reference_id()).symbol_id().is_none();
+            is_global.then_some((node, name.as_str()))
+        }
+        _ => None,
+    };
+    semantic.nodes().iter().filter_map(|node| global(node.id())).collect()
 }
 
 struct Calls<'s, 'a, 'e> {
@@ -244,6 +260,8 @@ mod tests {
             ),
             ("return Get.call(null, 1).a + Get.apply(null, [1]).a + Get.bind(null, 1)().a", "vvv"),
             ("const u = Get(); console.log(u.a); return u", "v"),
+            ("return globalThis.Get(1).a", "v"),
+            ("globalThis.Get = 1; return await globalThis.Get(1)", "pp"),
             // Later.
             (
                 "const late = (p) => Promise.race([p, new Promise((_, no) => setTimeout(no, 9))]); try { return await late(Get(), 50) } catch (e) { return e }",

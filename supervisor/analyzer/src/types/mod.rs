@@ -8,11 +8,11 @@ use oxc_ast::ast::{
     CatchParameter, Class, ClassElement, Declaration, ExportAllDeclaration, ExportDeclaration,
     ExportFromDeclaration, ExportNamedDeclaration, FormalParameter, Function, FunctionType,
     ImportDeclaration, ImportDeclarationSpecifier, ImportOrExportKind, MethodDefinition, Program,
-    PropertyDefinition, PropertyDefinitionType, TSAsExpression, TSEnumDeclaration, TSGlobalDeclaration,
-    TSImportEqualsDeclaration, TSIndexSignature, TSInstantiationExpression, TSInterfaceDeclaration,
-    TSNamespaceDeclaration, TSNonNullExpression, TSSatisfiesExpression, TSThisParameter,
-    TSTypeAliasDeclaration, TSTypeAnnotation, TSTypeAssertion, TSTypeParameterDeclaration,
-    TSTypeParameterInstantiation, VariableDeclaration, VariableDeclarator,
+    PropertyDefinition, PropertyDefinitionType, TSAsExpression, TSEnumDeclaration,
+    TSExternalModuleDeclaration, TSGlobalDeclaration, TSImportEqualsDeclaration, TSIndexSignature,
+    TSInstantiationExpression, TSInterfaceDeclaration, TSNamespaceDeclaration, TSNonNullExpression,
+    TSSatisfiesExpression, TSThisParameter, TSTypeAliasDeclaration, TSTypeAnnotation, TSTypeAssertion,
+    TSTypeParameterDeclaration, TSTypeParameterInstantiation, VariableDeclaration, VariableDeclarator,
 };
 use oxc_ast_visit::{Visit, walk};
 use oxc_span::{GetSpan, Span};
@@ -158,7 +158,14 @@ impl<'a> Visit<'a> for Eraser<'_> {
     }
 
     fn visit_ts_namespace_declaration(&mut self, it: &TSNamespaceDeclaration<'a>) {
-        self.refuse(it.span, "namespaces are not available: use plain functions and objects");
+        match it.declare {
+            true => self.blank_statement(it.span),
+            false => self.refuse(it.span, "namespaces are not available: use plain functions and objects"),
+        }
+    }
+
+    fn visit_ts_external_module_declaration(&mut self, it: &TSExternalModuleDeclaration<'a>) {
+        self.blank_statement(it.span);
     }
 
     fn visit_ts_global_declaration(&mut self, it: &TSGlobalDeclaration<'a>) {
@@ -338,6 +345,10 @@ mod tests {
             ("interface A { b: string }\nf();", ";                        \nf();"),
             ("type A = 'b' | 'c'; f()", ";                   f()"),
             ("f<string>(a as B, c satisfies D)", "f        (a     , c            )"),
+            (
+                "declare namespace A { const b: 1 }\ndeclare module 'c' {}",
+                ";                                 \n;                    ",
+            ),
             ("function f(this: A, b) {}", "function f(         b) {}"),
             ("declare const a: string; f()", ";                        f()"),
             ("function f(a: 1): void;\nfunction f(a) {}", ";                      \nfunction f(a) {}"),
