@@ -58,9 +58,18 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Half of the processors: the guests and hosts that the supervisor waits for need the others, and a message that
+/// wakes a second thread is slower than one that does not.
+fn runtime_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
+}
+
 fn start(arguments: Arguments, settings: Settings) -> Result<ExitCode, Failure> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::internal)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(runtime_threads())
+        .enable_all()
+        .build()
+        .map_err(Failure::internal)?;
     let format = arguments.format;
     let result = runtime.block_on(async {
         match arguments.command {

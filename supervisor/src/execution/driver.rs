@@ -49,12 +49,7 @@ pub async fn drive(
     replacement: impl Future<Output = Option<Guest>>,
 ) -> Driven {
     let Lease { guest, host } = lease;
-    let watch = Watch::start(
-        request.time_max(),
-        &request.environment().policy,
-        cancel,
-        guest.process.meter().clone(),
-    );
+    let watch = Watch::start(request.time_max(), &request.environment().policy, cancel, &guest);
     let mut run = Run {
         id: id.to_string(),
         request,
@@ -120,7 +115,6 @@ const UNHEARD_CPU_MAX: Duration = Duration::from_millis(20);
 
 impl Run<'_> {
     async fn until_end(&mut self, program: &analyzer::Program) -> Stop {
-        self.guest.process.reset_peak();
         let execute = self.execute_message(program);
         if let Err(error) = self.guest.connection.queue(&execute) {
             return Stop::GuestLost(error);
@@ -174,7 +168,7 @@ impl Run<'_> {
             guest = replacement => guest?,
             cause = self.watch.expired() => return Some(Stop::Expired(cause)),
         };
-        self.watch.follow(guest.process.meter().clone());
+        self.watch.follow(&guest);
         self.guest = guest;
         Some(self.until_end(program).await)
     }

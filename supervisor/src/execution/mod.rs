@@ -229,6 +229,8 @@ impl GuestLeft {
         match idle {
             Ok(Ok(FromGuest::Idle { execution_id })) if execution_id == id.as_str() => {
                 guest.executions += 1;
+                // The record is on its way to the disk meanwhile.
+                guest.rest();
                 Some(guest)
             }
             other => {

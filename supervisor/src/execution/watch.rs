@@ -6,7 +6,7 @@ use tokio::time::{Instant, Interval, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Policy, limits};
-use crate::worker::Meter;
+use crate::worker::{Guest, Meter};
 
 /// The first cause that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn start(time_max: Duration, policy: &Policy, cancel: CancellationToken, meter: Meter) -> Watch {
+    pub fn start(time_max: Duration, policy: &Policy, cancel: CancellationToken, guest: &Guest) -> Watch {
         let period = limits::CPU_TIME_CHECK_PERIOD;
         let now = Instant::now();
         Watch {
@@ -36,15 +36,15 @@ impl Watch {
             cpu_time_max: policy.cpu_time_max,
             cancel,
             checks: interval_at(now + period, period),
-            cpu_before: meter.usage().cpu,
-            meter,
+            cpu_before: guest.cpu_before,
+            meter: guest.process.meter().clone(),
         }
     }
 
     /// Goes on with another guest, whose boot does not count.
-    pub fn follow(&mut self, meter: Meter) {
-        self.cpu_before = meter.usage().cpu;
-        self.meter = meter;
+    pub fn follow(&mut self, guest: &Guest) {
+        self.cpu_before = guest.cpu_before;
+        self.meter = guest.process.meter().clone();
     }
 
     /// What the program has used.

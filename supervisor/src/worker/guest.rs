@@ -1,6 +1,7 @@
 //! A guest: the Node process in which programs run.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jail::{JIT_VARIABLE, Kind};
 
@@ -19,6 +20,8 @@ pub struct Guest {
     pub calls: Connection<FromGuest, ToGuest>,
     /// Programs that ran in it.
     pub executions: u32,
+    /// The processor time that it had used when it was last at rest.
+    pub cpu_before: Duration,
 }
 
 impl Guest {
@@ -28,6 +31,12 @@ impl Guest {
             && self.connection.is_quiet()
             && self.calls.is_quiet()
             && self.calls.queued_bytes() == 0
+    }
+
+    /// Notes what it has used, so that the next program starts without it; nobody waits for a guest at rest.
+    pub fn rest(&mut self) {
+        self.process.reset_peak();
+        self.cpu_before = self.process.usage().cpu;
     }
 
     pub async fn start(launcher: &Launcher, policy: &Policy) -> Result<Guest, LaunchError> {
@@ -58,6 +67,8 @@ impl Guest {
         let (mut connection, calls) = (open(socket), open(calls));
         let ready = await_ready(&mut connection, |message| matches!(message, FromGuest::Ready {})).await;
         let process = started(Kind::Guest, process, ready).await?;
-        Ok(Guest { process, connection, calls, executions: 0 })
+        let mut guest = Guest { process, connection, calls, executions: 0, cpu_before: Duration::ZERO };
+        guest.rest();
+        Ok(guest)
     }
 }

@@ -1,0 +1,38 @@
+-- Posts the body of a file again and again, with a number of its own in the place of NUMBER.
+-- wrk … -s post.lua URL -- FILE EXPECTED
+local body, expected, number, failed = '', '', 0, 0
+local threads = {}
+
+function setup(thread)
+  table.insert(threads, thread)
+end
+
+function init(args)
+  local file = assert(io.open(args[1]))
+  body, expected = file:read('*a'), args[2]
+  file:close()
+  wrk.method = 'POST'
+  wrk.headers['Content-Type'] = 'application/json'
+end
+
+function request()
+  number = number + 1
+  return wrk.format(nil, nil, nil, (body:gsub('NUMBER', tostring(number))))
+end
+
+function response(status, _, text)
+  if status ~= 200 or not text:find(expected, 1, true) then
+    failed = failed + 1
+    wrk.thread:set('failed', failed)
+    wrk.thread:set('first', text:sub(1, 300))
+  end
+end
+
+function done(summary, latency)
+  local failures, first = 0, ''
+  for _, thread in ipairs(threads) do
+    failures = failures + (thread:get('failed') or 0)
+    first = thread:get('first') or first
+  end
+  io.write(string.format('\nRESULT %f %f %f %d %s\n', summary.requests / (summary.duration / 1e6), latency:percentile(50) / 1000, latency:percentile(99) / 1000, failures, first))
+end
