@@ -47,7 +47,13 @@ pub struct Analysis {
     /// Nothing once it is closed: an analyzer that comes back then is ended.
     idle: Arc<Mutex<Option<Vec<Analyzer>>>>,
     /// Programs by the digest of everything that decides how they are read.
-    known: Arc<Cache<Digest, Arc<Program>, Bytes>>,
+    known: Arc<KnownPrograms>,
+}
+
+type KnownPrograms = Cache<Digest, Arc<Program>, Bytes>;
+
+fn known_programs(bytes_max: usize) -> KnownPrograms {
+    Cache::with_weighter(bytes_max / (4 * PROGRAM_BYTES), bytes_max as u64, Bytes)
 }
 
 /// What a program costs the cache, roughly in bytes.
@@ -83,11 +89,7 @@ impl Analysis {
             launcher,
             permits: Arc::new(Semaphore::new(ANALYZERS_MAX)),
             idle: Arc::new(Mutex::new(Some(Vec::new()))),
-            known: Arc::new(Cache::with_weighter(
-                limits::KNOWN_PROGRAMS_BYTES_MAX / (4 * PROGRAM_BYTES),
-                limits::KNOWN_PROGRAMS_BYTES_MAX as u64,
-                Bytes,
-            )),
+            known: Arc::new(known_programs(limits::KNOWN_PROGRAMS_BYTES_MAX)),
         }
     }
 
@@ -207,6 +209,27 @@ mod tests {
     use analyzer::Language;
 
     use super::*;
+
+    #[test]
+    fn what_is_kept_of_programs_is_bounded_by_its_size() {
+        let bytes_max = 256 * 1024;
+        let known = known_programs(bytes_max);
+        for number in 0..500 {
+            let program = Program {
+                source: "x".repeat(10_000),
+                entry: analyzer::Entry::Script,
+                entry_kind: analyzer::EntryKind::Script,
+                language: Language::JavaScript,
+                lines_before: 0,
+                shifts: Vec::new(),
+                unknown: Vec::new(),
+                used: Vec::new(),
+                warnings: Vec::new(),
+            };
+            known.insert(Digest::of_text(&number.to_string()), Arc::new(program));
+        }
+        assert!(known.weight() <= bytes_max as u64 && known.len() > 5, "{} bytes", known.weight());
+    }
 
     #[test]
     fn whatever_decides_how_a_program_is_read_is_in_its_digest() {
