@@ -122,6 +122,9 @@ fn a_long_source_is_read_in_time_whatever_fills_it() {
         let started = Instant::now();
         let answer = supervisor.post("/api/analyze", &body);
         assert!([200, 400, 422].contains(&answer.status), "{}: {answer:?}", &source[..20]);
+        for list in ["violations", "warnings"] {
+            assert!(answer.body[list].as_array().is_none_or(|list| list.len() <= 20), "{}", &source[..20]);
+        }
         assert!(started.elapsed() < Duration::from_secs(2), "{}: {:?}", &source[..20], started.elapsed());
     }
 }

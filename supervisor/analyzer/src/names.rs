@@ -3,7 +3,7 @@
 
 use analyzer::{GLOBALS, Submission, UnknownName};
 use oxc_ast::AstKind;
-use oxc_semantic::{AstNodes, NodeId, Semantic};
+use oxc_semantic::{AstNodes, NodeId, Reference, Semantic};
 use oxc_span::GetSpan;
 use oxc_syntax::operator::UnaryOperator;
 
@@ -20,53 +20,30 @@ pub fn used(semantic: &Semantic<'_>, submission: &Submission) -> Vec<String> {
 /// More unknown names help nobody.
 const TOLD_MAX: usize = 50;
 
-/// Each with its first place, in the order of the source, up to `TOLD_MAX`. A name that is asked for with `typeof` anywhere is
-/// left to run time, and so is a place in a `try` that has a `catch`.
+/// Each with its first place, in the order of the source, up to `TOLD_MAX`. A name that is asked for with `typeof`
+/// anywhere is left to run time, and so is a place in a `try` that has a `catch`.
 pub fn unknown(source: &str, semantic: &Semantic<'_>, submission: &Submission) -> Vec<UnknownName> {
-    let scoping = semantic.scoping();
-    let mut found: Vec<(&str, NodeId)> = Vec::new();
-    for (name, references) in scoping.root_unresolved_references() {
-        let name = name.as_str();
-        if GLOBALS.contains(&name) || submission.known().any(|known| known == name) {
-            continue;
-        }
-        let places = || references.iter().map(|reference| scoping.get_reference(*reference).node_id());
-        if places().any(|node| is_asked_for(semantic.nodes(), node)) {
-            continue;
-        }
-        let undecided = places().filter(|node| !is_tried(semantic.nodes(), *node));
-        let first = undecided.min_by_key(|node| semantic.nodes().kind(*node).span().start);
-        found.extend(first.map(|node| (name, node)));
-    }
-    found.sort_by_key(|(_, node)| semantic.nodes().kind(*node).span().start);
-    let told = |(name, node): (&str, NodeId)| {
-        let (line, column) = position(source, semantic.nodes().kind(node).span().start as usize);
-        let assigned = semantic.scoping().root_unresolved_references().iter().any(|(used, references)| {
-            used.as_str() == name
-                && references.iter().any(|reference| {
-                    let reference = semantic.scoping().get_reference(*reference);
-                    reference.node_id() == node && reference.is_write()
-                })
-        });
-        let called = is_called(semantic.nodes(), node);
-        UnknownName { name: name.to_owned(), called, assigned, line, column }
+    let nodes = semantic.nodes();
+    let start = |reference: &Reference| nodes.kind(reference.node_id()).span().start;
+    let first = |(name, references): (&'_ str, Vec<&Reference>)| {
+        let undecided = references.into_iter().filter(|reference| !is_tried(nodes, reference.node_id()));
+        let first = undecided.min_by_key(|reference| start(reference))?;
+        Some((start(first), name.to_owned(), first.node_id(), first.is_write()))
+    };
+    let mut found: Vec<_> = undefined(semantic, submission).into_iter().filter_map(first).collect();
+    found.sort();
+    let told = |(start, name, node, assigned): (u32, String, NodeId, bool)| {
+        let (line, column) = position(source, start as usize);
+        UnknownName { name, called: is_called(nodes, node), assigned, line, column }
     };
     found.into_iter().take(TOLD_MAX).map(told).collect()
 }
 
 /// A name that is left to run time fails there as JavaScript says: SES gives `undefined` for what is not defined.
 pub fn throw_where_tried(semantic: &Semantic<'_>, submission: &Submission, edits: &mut Edits) {
-    let (scoping, nodes) = (semantic.scoping(), semantic.nodes());
-    for (name, references) in scoping.root_unresolved_references() {
-        let name = name.as_str();
-        if GLOBALS.contains(&name) || submission.known().any(|known| known == name) {
-            continue;
-        }
-        let places = || references.iter().map(|reference| scoping.get_reference(*reference));
-        if places().any(|place| is_asked_for(nodes, place.node_id())) {
-            continue;
-        }
-        for place in places().filter(|place| place.is_read() && !place.is_write()) {
+    let nodes = semantic.nodes();
+    for (name, references) in undefined(semantic, submission) {
+        for place in references.into_iter().filter(|place| place.is_read() && !place.is_write()) {
             let node = place.node_id();
             if is_tried(nodes, node) {
                 let is_short = matches!(nodes.parent_kind(node), AstKind::ObjectProperty(property) if property.shorthand);
@@ -77,6 +54,24 @@ pub fn throw_where_tried(semantic: &Semantic<'_>, submission: &Submission, edits
             }
         }
     }
+}
+
+/// The names that stand for nothing and that nothing asks for with `typeof`, with their places.
+fn undefined<'s>(semantic: &'s Semantic<'_>, submission: &Submission) -> Vec<(&'s str, Vec<&'s Reference>)> {
+    let scoping = semantic.scoping();
+    let mut found = Vec::new();
+    for (name, references) in scoping.root_unresolved_references() {
+        let name = name.as_str();
+        let references: Vec<_> =
+            references.iter().map(|reference| scoping.get_reference(*reference)).collect();
+        let is_known = GLOBALS.contains(&name) || submission.known().any(|known| known == name);
+        if !is_known
+            && !references.iter().any(|reference| is_asked_for(semantic.nodes(), reference.node_id()))
+        {
+            found.push((name, references));
+        }
+    }
+    found
 }
 
 /// `typeof name`

@@ -127,9 +127,9 @@ fn started(submission: &Submission, text: &str, language: Language) -> Result<Pr
             violation(text, offset, error.message.to_string())
         }));
     }
-    let (mut edits, exported) = without_exports(text, tree, &mut violations);
+    let (mut edits, exported) = without_exports(submission, text, tree, &mut violations);
     tokens::rewrite(text, tree, &mut edits, &mut violations);
-    violations.extend(dynamic_imports(text, tree));
+    violations.extend(dynamic_imports(submission, text, tree));
     names::throw_where_tried(&built.semantic, submission, &mut edits);
     if let Some(name) = submission.entry.as_deref().filter(|name| !declares_function(tree, name)) {
         violations.push(violation(text, 0, format!("{name} is not a top-level function of the program")));
@@ -155,8 +155,22 @@ fn started(submission: &Submission, text: &str, language: Language) -> Result<Pr
     })
 }
 
+/// Functions that a refusal lists.
+const LISTED_MAX: usize = 20;
+
+/// What to say of an import: what there is without it.
+fn no_import(submission: &Submission) -> String {
+    let functions: Vec<&str> = submission.functions.iter().take(LISTED_MAX).map(String::as_str).collect();
+    let more = if submission.functions.len() > LISTED_MAX { " and more" } else { "" };
+    format!(
+        "`import` is not available: everything that there is is already defined. Functions of this environment: {}{more}",
+        functions.join(", ")
+    )
+}
+
 /// Blanks what exports say, and gives the name of the default export.
 fn without_exports(
+    submission: &Submission,
     text: &str,
     tree: &Tree<'_>,
     violations: &mut Vec<Violation>,
@@ -166,12 +180,9 @@ fn without_exports(
     for declaration in tree.body.iter().filter_map(|statement| statement.as_module_declaration()) {
         let span = declaration.span();
         match declaration {
-            ModuleDeclaration::ImportDeclaration(_) => refuse(
-                violations,
-                text,
-                span.start,
-                "`import` is not available: the functions of the environment are already defined, and so is what the guest has",
-            ),
+            ModuleDeclaration::ImportDeclaration(_) => {
+                refuse(violations, text, span.start, no_import(submission))
+            }
             ModuleDeclaration::ExportDeclaration(export) => {
                 edits.blank(text, Span::new(span.start, export.declaration.span().start));
             }
@@ -220,19 +231,20 @@ fn without_exports(
     (edits, exported)
 }
 
-fn dynamic_imports(text: &str, tree: &Tree<'_>) -> Vec<Violation> {
+fn dynamic_imports(submission: &Submission, text: &str, tree: &Tree<'_>) -> Vec<Violation> {
     struct Finder<'s> {
         text: &'s str,
+        message: String,
         found: Vec<Violation>,
     }
     impl<'a> Visit<'a> for Finder<'_> {
         fn visit_import_expression(&mut self, it: &ImportExpression<'a>) {
-            let message = "`import()` is not available: everything that there is is already defined";
-            refuse(&mut self.found, self.text, it.span.start, message);
+            refuse(&mut self.found, self.text, it.span.start, self.message.clone());
             walk::walk_import_expression(self, it);
         }
     }
-    let mut finder = Finder { text, found: Vec::new() };
+    let mut finder =
+        Finder { text, message: no_import(submission).replace("`import`", "`import()`"), found: Vec::new() };
     finder.visit_program(tree);
     finder.found
 }

@@ -6,8 +6,8 @@
 
 use analyzer::Violation;
 use oxc_ast::ast::{
-    AccessorProperty, CallExpression, Comment, Decorator, Expression, IdentifierName, PrivateIdentifier,
-    Program, RegExpLiteral, StringLiteral, TaggedTemplateExpression, TemplateLiteral,
+    AccessorProperty, CallExpression, Decorator, Expression, IdentifierName, PrivateIdentifier, Program,
+    RegExpLiteral, StringLiteral, TaggedTemplateExpression, TemplateLiteral,
 };
 use oxc_ast_visit::{Visit, walk};
 use oxc_span::{GetSpan as _, Span};
@@ -27,7 +27,7 @@ pub fn rewrite(source: &str, program: &Program<'_>, edits: &mut Edits, violation
     for comment in &program.comments {
         spans.push(comment.span);
         if holds_any(text_of(source, comment.span)) {
-            blank_comment(source, comment, edits);
+            edits.blank(source, comment.span);
         }
     }
     spans.sort_unstable_by_key(|span| span.start);
@@ -40,10 +40,6 @@ fn text_of(source: &str, span: Span) -> &str {
 
 fn holds_any(text: &str) -> bool {
     REFUSED.iter().any(|(refused, _)| text.contains(refused))
-}
-
-fn blank_comment(source: &str, comment: &Comment, edits: &mut Edits) {
-    edits.blank(source, comment.span);
 }
 
 /// `n-->0` and `a<!--b` mean the same with a space inside.

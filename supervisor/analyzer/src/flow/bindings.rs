@@ -58,13 +58,11 @@ impl<'a> Flow<'_, 'a> {
     /// Whether an object is certainly not one of the program's classes.
     fn is_built_in(&self, object: &Expression<'a>) -> bool {
         let Expression::Identifier(name) = object else { return false };
-        let Some(symbol) = self.scoping.get_reference(name.reference_id()).symbol_id() else { return false };
+        let Some(symbol) = self.symbol_of(name) else { return false };
         match self.nodes.kind(self.scoping.symbol_declaration(symbol)) {
             AstKind::VariableDeclarator(declarator) => match &declarator.init {
                 Some(Expression::NewExpression(new)) => match &new.callee {
-                    Expression::Identifier(class) => {
-                        self.scoping.get_reference(class.reference_id()).symbol_id().is_none()
-                    }
+                    Expression::Identifier(class) => self.symbol_of(class).is_none(),
                     _ => false,
                 },
                 Some(Expression::ArrayExpression(_)) => true,
@@ -144,12 +142,10 @@ impl<'a> Flow<'_, 'a> {
 
     fn target(&mut self, target: &AssignmentTarget<'a>, shape: Shape<'a>) -> Uses {
         match target {
-            AssignmentTarget::AssignmentTargetIdentifier(name) => {
-                match self.scoping.get_reference(name.reference_id()).symbol_id() {
-                    Some(symbol) => self.symbol(symbol, &shape),
-                    None => Uses::VALUE,
-                }
-            }
+            AssignmentTarget::AssignmentTargetIdentifier(name) => match self.symbol_of(name) {
+                Some(symbol) => self.symbol(symbol, &shape),
+                None => Uses::VALUE,
+            },
             AssignmentTarget::StaticMemberExpression(member) => {
                 let key = member.property.name.as_str();
                 match &member.object {
@@ -178,8 +174,7 @@ impl<'a> Flow<'_, 'a> {
     /// The uses of an object into which something was put.
     pub(super) fn stored(&mut self, object: &Expression<'a>, shape: Shape<'a>) -> Uses {
         match object.without_parentheses() {
-            Expression::Identifier(name) => match self.scoping.get_reference(name.reference_id()).symbol_id()
-            {
+            Expression::Identifier(name) => match self.symbol_of(name) {
                 Some(symbol) => self.symbol(symbol, &shape),
                 None => Uses::VALUE,
             },
@@ -255,7 +250,7 @@ impl<'a> Flow<'_, 'a> {
         let Expression::Identifier(name) = expression.without_parentheses() else {
             return own_function(expression);
         };
-        let symbol = self.scoping.get_reference(name.reference_id()).symbol_id()?;
+        let symbol = self.symbol_of(name)?;
         let declaration = self.scoping.symbol_declaration(symbol);
         match self.nodes.kind(declaration) {
             AstKind::Function(_) => Some(declaration),
@@ -284,7 +279,7 @@ impl<'a> Flow<'_, 'a> {
         })?;
         own_function(returned).or_else(|| {
             let name = returned.get_identifier_reference()?;
-            let symbol = self.scoping.get_reference(name.reference_id()).symbol_id()?;
+            let symbol = self.symbol_of(name)?;
             let declaration = self.scoping.symbol_declaration(symbol);
             match self.nodes.kind(declaration) {
                 AstKind::Function(_) => Some(declaration),
@@ -297,7 +292,7 @@ impl<'a> Flow<'_, 'a> {
     /// The constructor of a class of the program.
     pub(super) fn constructor_of(&self, class: &Expression<'a>) -> Option<NodeId> {
         let name = class.get_identifier_reference()?;
-        let symbol = self.scoping.get_reference(name.reference_id()).symbol_id()?;
+        let symbol = self.symbol_of(name)?;
         let AstKind::Class(class) = self.nodes.kind(self.scoping.symbol_declaration(symbol)) else {
             return None;
         };

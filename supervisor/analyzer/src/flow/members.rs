@@ -1,7 +1,7 @@
 //! Properties, calls and their arguments: what the built-in methods do with what they hold and are given.
 
 use oxc_ast::AstKind;
-use oxc_ast::ast::{Argument, CallExpression, Expression, NewExpression};
+use oxc_ast::ast::{Argument, CallExpression, Expression, IdentifierReference, NewExpression};
 use oxc_semantic::NodeId;
 use oxc_span::{GetSpan as _, Span};
 
@@ -168,7 +168,7 @@ impl<'a> Flow<'_, 'a> {
         span: Span,
         shape: Shape<'a>,
     ) -> Uses {
-        let index = call.arguments.iter().position(|argument| argument.span() == span).unwrap_or(0);
+        let index = index_of(&call.arguments, span);
         if let Some(function) = self.function_of(&call.callee) {
             return self.parameter(function, index, &shape);
         }
@@ -208,13 +208,13 @@ impl<'a> Flow<'_, 'a> {
         }
     }
 
-    fn is_global(&self, name: &oxc_ast::ast::IdentifierReference<'a>) -> bool {
-        self.scoping.get_reference(name.reference_id()).symbol_id().is_none()
+    fn is_global(&self, name: &IdentifierReference<'a>) -> bool {
+        self.symbol_of(name).is_none()
     }
 
     /// `resolve` of `new Promise((resolve) => …)`.
-    fn settles_promise(&self, name: &oxc_ast::ast::IdentifierReference<'a>) -> bool {
-        let Some(symbol) = self.scoping.get_reference(name.reference_id()).symbol_id() else { return false };
+    fn settles_promise(&self, name: &IdentifierReference<'a>) -> bool {
+        let Some(symbol) = self.symbol_of(name) else { return false };
         let declaration = self.scoping.symbol_declaration(symbol);
         let mut ancestors =
             self.nodes.ancestor_kinds(declaration).skip_while(|kind| !kind.is_function_like());
@@ -336,7 +336,7 @@ impl<'a> Flow<'_, 'a> {
         shape: Shape<'a>,
     ) -> Uses {
         if let Some(constructor) = self.constructor_of(&new.callee) {
-            let index = new.arguments.iter().position(|argument| argument.span() == span).unwrap_or(0);
+            let index = index_of(&new.arguments, span);
             return self.parameter(constructor, index, &shape);
         }
         let Expression::Identifier(name) = &new.callee else { return self.unknown(&shape) };
@@ -362,4 +362,8 @@ impl<'a> Flow<'_, 'a> {
             _ => Uses::VALUE,
         }
     }
+}
+
+fn index_of(arguments: &[Argument<'_>], span: Span) -> usize {
+    arguments.iter().position(|argument| argument.span() == span).unwrap_or(0)
 }

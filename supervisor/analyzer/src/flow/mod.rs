@@ -12,8 +12,11 @@ mod shape;
 use std::collections::{HashMap, HashSet};
 
 use oxc_ast::AstKind;
-use oxc_ast::ast::{BindingPattern, Expression, LogicalOperator, ObjectProperty, PropertyKey, PropertyKind};
-use oxc_semantic::{AstNodes, NodeId, Scoping, Semantic};
+use oxc_ast::ast::{
+    BindingPattern, Expression, IdentifierReference, LogicalOperator, ObjectProperty, PropertyKey,
+    PropertyKind,
+};
+use oxc_semantic::{AstNodes, NodeId, Scoping, Semantic, SymbolId};
 use oxc_span::{GetSpan, Span};
 use oxc_syntax::operator::{BinaryOperator, UnaryOperator};
 
@@ -325,6 +328,11 @@ impl<'s, 'a> Flow<'s, 'a> {
             }
             _ => None,
         })
+    }
+
+    /// The variable of the program that a name stands for; none is a global.
+    fn symbol_of(&self, name: &IdentifierReference<'a>) -> Option<SymbolId> {
+        self.scoping.get_reference(name.reference_id()).symbol_id()
     }
 
     fn span(&self, node: NodeId) -> Span {

@@ -1,12 +1,16 @@
 //! What TypeScript has at run time: parameter properties and enums.
 
+use std::collections::HashSet;
+
 use oxc_ast::ast::{
-    Expression, FormalParameter, FormalParameters, FunctionBody, Statement, TSEnumDeclaration,
-    TSEnumMemberName,
+    Expression, FormalParameter, FormalParameters, FunctionBody, IdentifierReference, Statement,
+    TSEnumDeclaration, TSEnumMemberName,
 };
+use oxc_ast_visit::Visit;
 use oxc_span::{GetSpan, Span};
 
 use super::Eraser;
+use crate::edits::Edits;
 
 impl Eraser<'_> {
     /// `constructor(private x: number)` assigns its parameters, after `super` where there is one.
@@ -33,8 +37,8 @@ impl Eraser<'_> {
     /// An object with names and, for numbers, the way back (TypeScript Handbook, "Reverse mappings").
     pub(super) fn replace_enum(&mut self, it: &TSEnumDeclaration<'_>) {
         let name = it.id.name.as_str();
-        let mut members: Vec<String> = Vec::new();
-        let mut code = format!("var {name} = (({name}) => {{ let value = -1;");
+        let used = names_of(it);
+        let mut code = format!("var {name} = (({name}) => {{ let __value = -1;");
         for member in &it.body.members {
             let key = match &member.id {
                 TSEnumMemberName::Identifier(id) => id.name.to_string(),
@@ -48,13 +52,16 @@ impl Eraser<'_> {
             };
             let quoted = serde_json::Value::from(key.as_str()).to_string();
             let value = match &member.initializer {
-                Some(initializer) => self.with_members(initializer, name, &members),
-                None => "value + 1".to_owned(),
+                Some(initializer) => self.on_one_line(initializer),
+                None => "__value + 1".to_owned(),
             };
             code.push_str(&format!(
-                " value = {name}[{quoted}] = ({value}); if (typeof value === 'number') {name}[value] = {quoted};"
+                " __value = {name}[{quoted}] = ({value}); if (typeof __value === 'number') {name}[__value] = {quoted};"
             ));
-            members.push(key);
+            // Later members mean it by its name.
+            if used.contains(&key) {
+                code.push_str(&format!(" const {key} = __value;"));
+            }
         }
         code.push_str(&format!(" return {name}; }})({{}});"));
         // As many lines as before.
@@ -62,24 +69,29 @@ impl Eraser<'_> {
         self.edits.replace(it.span, code);
     }
 
-    /// An initializer on one line, in which the names of earlier members mean the members.
-    fn with_members(&self, initializer: &Expression<'_>, name: &str, members: &[String]) -> String {
-        let text = self.text(initializer.span()).replace(['\n', '\r'], " ");
-        match members.contains(&text) {
-            true => format!("{name}.{text}"),
-            false => text
-                .split(' ')
-                .map(|word| {
-                    if members.iter().any(|member| member == word) {
-                        format!("{name}.{word}")
-                    } else {
-                        word.to_owned()
-                    }
-                })
-                .collect::<Vec<_>>()
-                .join(" "),
+    /// An initializer without types, on one line.
+    fn on_one_line(&mut self, initializer: &Expression<'_>) -> String {
+        let span = initializer.span();
+        let mut inner = Eraser { source: self.source, edits: Edits::default(), refused: Vec::new() };
+        inner.visit_expression(initializer);
+        self.refused.append(&mut inner.refused);
+        // Nothing before it is changed, so it still begins where it did.
+        let text = inner.edits.apply(&self.source[..span.end as usize]).text;
+        text[span.start as usize..].replace(['\n', '\r'], " ")
+    }
+}
+
+/// The names that the initializers of an enum use.
+fn names_of(it: &TSEnumDeclaration<'_>) -> HashSet<String> {
+    struct Names(HashSet<String>);
+    impl<'a> Visit<'a> for Names {
+        fn visit_identifier_reference(&mut self, it: &IdentifierReference<'a>) {
+            self.0.insert(it.name.to_string());
         }
     }
+    let mut names = Names(HashSet::new());
+    names.visit_ts_enum_declaration(it);
+    names.0
 }
 
 fn is_super_call(statement: &Statement<'_>) -> bool {
