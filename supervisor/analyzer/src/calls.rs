@@ -20,7 +20,7 @@ const WAITING: &str = ".sync";
 /// More warnings than these help nobody.
 const WARNINGS_MAX: usize = 20;
 
-/// What a function that is handed on takes; no function of an environment has the name.
+/// What a function that is handed on takes; no function of an environment may have the name.
 const ONLY: &str = "__only";
 
 /// Array methods that call a function with more than the element.

@@ -20,7 +20,8 @@ use crate::source::{syntax_errors, violation};
 const MARK: &str = "@endowment";
 
 /// Names beside the guest's own that have a meaning, or may get one from ECMAScript.
-const RESERVED: &[&str] = &["AsyncIterator", "WeakRef", "assert", "context", "execute", "main"];
+const RESERVED: &[&str] =
+    &["__defaultExport", "__only", "AsyncIterator", "WeakRef", "assert", "context", "execute", "main"];
 
 pub fn analyze(text: &str) -> Answer {
     let allocator = Allocator::default();
@@ -275,6 +276,10 @@ mod tests {
             (
                 &format!("{HOOKS}// @endowment\nasync function Date(params = {{}}) {{}}"),
                 "4: Date is a name that programs already have",
+            ),
+            (
+                &format!("{HOOKS}// @endowment\nasync function __only(params = {{}}) {{}}"),
+                "4: __only is a name that programs already have",
             ),
             (
                 &format!("{HOOKS}// @endowment\nconst A = async (params = {{}}) => 1"),
