@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { makeExchange, makeFrames } from '../src/shared/frames.js';
+import { makeFrames } from '../src/shared/frames.js';
 
 const fixtures = new URL('../../tests/fixtures/protocol/', import.meta.url);
 
@@ -46,26 +46,4 @@ test('lengths count bytes and not characters', () => {
   const { send } = makeFrames({ write: (bytes) => void written.push(bytes), onData: () => {} }, () => {});
   send('ü€😀');
   assert.equal(written[0].readUInt32BE(0), Buffer.byteLength('"ü€😀"'));
-});
-
-test('an exchange that was cut short sends nothing any more', () => {
-  /** @type {Buffer[]} */
-  const sent = [];
-  let reads = 0;
-  const read = (/** @type {number} */ length) => {
-    reads += 1;
-    if (reads === 2) {
-      throw new RangeError('Maximum call stack size exceeded');
-    }
-    return length === 4 ? Buffer.from([0, 0, 0, 2]) : Buffer.from('{}');
-  };
-  const exchange = makeExchange({ write: (bytes) => void sent.push(bytes), read });
-  assert.throws(() => exchange.ask('{"first":1}', () => true), RangeError);
-  assert.ok(exchange.isBroken());
-  assert.throws(() => exchange.ask('{"second":2}', () => true), /cut short/);
-  assert.equal(sent.length, 1);
-  reads = 2;
-  const other = makeExchange({ write: () => {}, read });
-  assert.throws(() => other.ask('{}', () => false), /another call/);
-  assert.ok(other.isBroken());
 });

@@ -14,33 +14,43 @@ const [{ execute }] = JSON.parse(
 );
 
 /**
- * Runs a body and answers its calls; resolves with all frames once the guest is idle.
+ * Runs a body, answers its calls and wakes it; resolves with all messages once the program has ended.
  *
  * @param {string} body
  * @param {(call: { name: string, params: any }) => unknown} [answer]
- * @param {() => boolean} [isBroken]
  * @returns {Promise<any[]>}
  */
-const run = (body, answer = () => null, isBroken = () => false) =>
+const run = (body, answer = () => null) =>
   new Promise((resolve) => {
     /** @type {any[]} */
-    const frames = [];
-    /** @param {any} message */
-    const answered = ({ call }) => ({ return: { executionId: call.executionId, callId: call.callId, value: answer(call) } });
-    /** @param {any} message */
-    const send = (message) => {
-      frames.push(message);
+    const messages = [];
+    /** @param {any} call */
+    const answered = (call) => ({ return: { executionId: call.executionId, callId: call.callId, value: answer(call) } });
+    const send = (/** @type {string} */ json) => {
+      const message = JSON.parse(json);
+      messages.push(message);
       if (message.call) {
-        setImmediate(() => execution.settleReturn({ callId: message.call.callId, value: answer(message.call) }));
-      }
-      if (message.idle || message.left) {
-        resolve(frames);
+        setImmediate(() => execution.receive(answered(message.call)));
+      } else if (message.wait) {
+        setTimeout(() => execution.receive({ wake: { executionId: message.wait.executionId } }), message.wait.ms);
       }
     };
     const request = { ...execute, entry: 'call', linesBefore: 1, source: `(async function () {\n${body}\n})` };
-    const powers = { sendText: (/** @type {string} */ json) => send(JSON.parse(json)), exchange: { ask: (/** @type {string} */ json) => answered(JSON.parse(json)), isBroken }, leave: () => send({ left: true }), makePrinter, whenIdle: compartments.prepare };
-    const execution = makeExecution(powers, compartments.take(), request);
+    const channel = { send, ask: (/** @type {string} */ json) => answered(JSON.parse(json).call) };
+    const execution = makeExecution({ channel, makePrinter }, compartments.take(), request);
+    const turn = () => {
+      if (execution.hasEnded()) {
+        execution.sendIdle();
+        compartments.prepare();
+        return resolve(messages);
+      }
+      if (!execution.runTimer()) {
+        execution.waitForTimers();
+      }
+      setImmediate(turn);
+    };
     execution.start();
+    setImmediate(turn);
   });
 
 test('a program ends with exactly one outcome and then idle', async () => {
@@ -105,13 +115,33 @@ test('a program that has ended makes no timer and no call', async () => {
     console.log('late');
   })(); return typeof AbortSignal.timeout`;
   const frames = await run(left);
-  // Timers end in the order of their time: one that the program had set would have ended before this.
-  await new Promise((resolve) => setTimeout(resolve, 2));
   assert.deepEqual(frames.map((frame) => Object.keys(frame)[0]), ['completed', 'idle']);
   assert.equal(frames[0].completed.value, 'undefined');
 });
 
-test('a guest whose call was cut short leaves and never proves idle', async () => {
-  const frames = await run('return 1', () => null, () => true);
-  assert.deepEqual(frames.map((frame) => Object.keys(frame)[0]), ['completed', 'left']);
+test('timers end in their order, once or again, until they are cleared', async () => {
+  const body = `
+    const seen = [];
+    const note = (text) => () => void seen.push(text);
+    setTimeout(note('late'), 30);
+    setTimeout(note('first'), 5);
+    const never = setTimeout(note('never'), 8);
+    setTimeout(() => clearTimeout(never), 5);
+    let ticks = 0;
+    const every = setInterval(() => { ticks += 1; if (ticks === 3) clearInterval(every) }, 2);
+    setTimeout((a, b) => seen.push(a + b), 'none', 'argu', 'ments');
+    await new Promise((go) => setTimeout(go, 60));
+    return [seen, ticks]`;
+  const frames = await run(body);
+  assert.deepEqual(frames.at(-2).completed.value, [['arguments', 'first', 'late'], 3]);
+});
+
+test('what a timer leaves to microtasks runs before the next timer', async () => {
+  const body = `
+    const seen = [];
+    setTimeout(() => { seen.push(1); Promise.resolve().then(() => seen.push(2)) }, 1);
+    setTimeout(() => seen.push(3), 1);
+    await new Promise((go) => setTimeout(go, 20));
+    return seen`;
+  assert.deepEqual((await run(body)).at(-2).completed.value, [1, 2, 3]);
 });

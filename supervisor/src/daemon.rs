@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jail::Layer;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Pace};
 use crate::analysis::Analysis;
 use crate::audit::Audit;
 use crate::config::{Installation, PolicyName, Settings, limits};
@@ -150,6 +150,7 @@ impl Daemon {
         let executor = Executor {
             analysis,
             admission: Admission::new(settings.capacity.concurrent_max, settings.capacity.queued_max),
+            pace: Pace::new(limits::BEGINNING_PER_PROCESSOR * processors()),
             pool: pool.clone(),
             audit: Audit::new(store, &missing),
             tasks: tasks.clone(),
@@ -249,6 +250,11 @@ impl Daemon {
             }
         }
     }
+}
+
+/// The processors that the supervisor and its processes may use.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// A soft limit of 1,024 is for programs that use select(2); this one does not.

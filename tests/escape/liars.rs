@@ -24,12 +24,9 @@ fn an_owned_guest_that_lies_loses_its_own_execution_only() {
             .to_owned(),
         "frame({ log: { executionId, level: 'log', text: 'x'.repeat(10000) } });".to_owned(),
         format!("{call} call(1, 'Wait', {{ ms: 50 }}); call(1, 'Wait', {{ ms: 50 }});"),
-        "block({ completed: { executionId, value: 1 } });".to_owned(),
-        "block({ call: { executionId: 'exec_other', callId: 1, name: 'Echo', params: {} } });".to_owned(),
-        "for (const callId of [1, 2]) block({ call: { executionId, callId, name: 'Wait', params: { ms: 50 } } });"
-            .to_owned(),
-        "node('fs').writeSync(4, Buffer.from([255, 255, 255, 255]));".to_owned(),
-        "node('fs').closeSync(4);".to_owned(),
+        "for (let i = 0; i < 9; i += 1) frame({ wait: { executionId, ms: 1000 } });".to_owned(),
+        "frame({ wait: { executionId, ms: -1 } });".to_owned(),
+        "node('fs').closeSync(3);".to_owned(),
         format!("{call} for (let i = 0; i < 200; i += 1) call(i, 'NoSuchFunction', {{}});"),
     ];
     for lie in lies {
@@ -82,8 +79,8 @@ fn an_owned_guest_that_sends_anything_harms_nobody() {
         "frame({ completed: { executionId, value: N } }); frame({ completed: { executionId, value: 'second' } })",
         "frame({ threw: { executionId, error: { name: 'E', message: 'm'.repeat(N) } } })",
         "frame([N])",
-        "block({ call: { executionId, callId: N, name: 'Echo', params: N } })",
-        "block({ idle: { executionId } })",
+        "frame({ wait: { executionId, ms: N } })",
+        "frame({ wait: { executionId: 'exec_other', ms: N } })",
         "frame({ returned: { callId: N, value: N } })",
         "raw([0, 0, 0, N])",
         "raw([N, N, N, N])",

@@ -7,9 +7,10 @@ import { sharedGlobals } from './globals.js';
 import { Compartment } from './perimeter.js';
 
 const make = () => {
-  const compartment = new Compartment({ __options__: true, name: SOURCE_NAME, globals: sharedGlobals });
-  // The first evaluation of each compiles its evaluator.
+  const compartment = new Compartment({ __options__: true, name: SOURCE_NAME });
+  // The first evaluation of each compiles its evaluator, which looks at every global that there is.
   compartment.evaluate('0');
+  Object.assign(compartment.globalThis, sharedGlobals);
   return compartment;
 };
 

@@ -5,6 +5,7 @@
  */
 import { frozen } from './frozen.js';
 import { toJson } from './json.js';
+import { V8Error } from './perimeter.js';
 
 /** The realm's errors by their names, so that `instanceof` tells them apart. */
 const ERRORS = new Map([EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError].map((kind) => [kind.name, kind]));
@@ -63,7 +64,7 @@ export const makeEndowments = ({ send, ask }, functions, { apiCallsMax, apiCalls
   /** @param {string} name @param {unknown[]} values */
   const call = async (name, values) => {
     const { callId, fields } = begin(name, values);
-    const place = new Error();
+    const place = new V8Error();
     return new Promise((resolve, reject) => {
       waiting.set(callId, { resolve, reject, place });
       send(fields);
@@ -77,7 +78,7 @@ export const makeEndowments = ({ send, ask }, functions, { apiCallsMax, apiCalls
     if ('return' in answer) {
       return answer.return.value;
     }
-    throw 'throw' in answer ? thrown(answer.throw.error, new Error()) : new Error('the call was not answered');
+    throw 'throw' in answer ? thrown(answer.throw.error, new V8Error()) : new Error('the call was not answered');
   };
 
   /** @type {Record<string, Function>} */

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * One execution: a fresh Compartment, the program, exactly one `completed` or `threw`, and then
- * `idle` from a macrotask, when timers are cleared and pending calls are cut off.
+ * One execution: a fresh Compartment, the program, and exactly one `completed` or `threw` when its timers
+ * are cleared and its pending calls cut off.
  */
 import { makeConsole } from './console.js';
 import { makeEndowments } from './endowments.js';
@@ -9,48 +9,35 @@ import { SOURCE_NAME, describeError } from './errors.js';
 import { toJson, typeOf } from './json.js';
 import { makeTimers } from './timers.js';
 
-const { setImmediate } = globalThis;
-
 /** For whom a program runs, and where; the other names are its own. */
 const READ_ONLY = ['__agentId', '__env'];
 
 /**
  * @param {{
- *   sendText: (json: string) => void,
- *   exchange: ReturnType<typeof import('../shared/frames.js').makeExchange>,
- *   leave: () => void,
+ *   channel: { send: (json: string) => void, ask: (json: string, isAnswer: (message: any) => boolean) => any },
  *   makePrinter: (write: (text: string) => void) => Console,
- *   whenIdle: () => void,
  * }} powers
  * @param {{ globalThis: Record<string, unknown>, evaluate: (source: string) => any }} compartment  a fresh one
  * @param {import('../shared/protocol.js').Execute} request
  */
-export const makeExecution = ({ sendText, exchange, leave, makePrinter, whenIdle }, compartment, request) => {
+export const makeExecution = ({ channel, makePrinter }, compartment, request) => {
   const { executionId, source, entry, functions, input, context, budgets } = request;
   const ownId = `"executionId":${JSON.stringify(executionId)}`;
-  let settled = false;
+  let ended = false;
 
-  /** Every frame carries the execution's id. @param {string} kind @param {string} [fields] */
+  /** Every message carries the execution's id. @param {string} kind @param {string} [fields] */
   const message = (kind, fields) => `{"${kind}":{${ownId}${fields === undefined ? '' : `,${fields}`}}}`;
   /** @param {string} kind @param {string} [fields] */
-  const send = (kind, fields) => sendText(message(kind, fields));
+  const send = (kind, fields) => channel.send(message(kind, fields));
 
   /** @param {string} kind @param {string} fields */
   const settle = (kind, fields) => {
-    if (settled) {
-      return;
+    if (!ended) {
+      ended = true;
+      timers.end();
+      endowments.end();
+      send(kind, fields);
     }
-    settled = true;
-    timers.end();
-    endowments.end();
-    send(kind, fields);
-    setImmediate(() => {
-      if (exchange.isBroken()) {
-        return leave();
-      }
-      send('idle');
-      whenIdle();
-    });
   };
 
   /** @param {unknown} error */
@@ -58,7 +45,7 @@ export const makeExecution = ({ sendText, exchange, leave, makePrinter, whenIdle
 
   /** @param {import('../shared/protocol.js').LogEntry} entry */
   const sendLog = ({ level, text, truncated = false }) =>
-    void (settled || send('log', `"level":"${level}","text":${JSON.stringify(text)},"truncated":${truncated}`));
+    void (ended || send('log', `"level":"${level}","text":${JSON.stringify(text)},"truncated":${truncated}`));
 
   const console = makeConsole({ send: sendLog, makePrinter }, budgets);
   /** @param {any} answer @param {number} callId */
@@ -68,7 +55,7 @@ export const makeExecution = ({ sendText, exchange, leave, makePrinter, whenIdle
     return to?.executionId === executionId && to.callId === callId;
   };
   /** @param {string} call @param {number} callId */
-  const ask = (call, callId) => exchange.ask(message('call', call), (answer) => isAnswer(answer, callId));
+  const ask = (call, callId) => channel.ask(message('call', call), (answer) => isAnswer(answer, callId));
   const endowments = makeEndowments(
     { send: (call) => send('call', call), ask },
     functions,
@@ -88,9 +75,28 @@ export const makeExecution = ({ sendText, exchange, leave, makePrinter, whenIdle
 
   return {
     start: () => void run().catch(fail),
-    executionId,
-    settleReturn: endowments.settleReturn,
-    settleThrow: endowments.settleThrow,
+    /** What the supervisor says to this execution. @param {any} message */
+    receive: ({ return: returned, throw: threw, wake }) => {
+      if (returned?.executionId === executionId) {
+        endowments.settleReturn(returned);
+      } else if (threw?.executionId === executionId) {
+        endowments.settleThrow(threw);
+      } else if (wake?.executionId === executionId) {
+        timers.wake();
+      }
+    },
+    hasEnded: () => ended,
+    /** Says that nothing of the program is left. */
+    sendIdle: () => send('idle'),
+    /** Runs a timer whose time has come; false when there is none. */
+    runTimer: timers.runNext,
+    /** Asks to be woken, if a timer is to end sooner than the supervisor knows. */
+    waitForTimers: () => {
+      const ms = timers.wait();
+      if (ms !== undefined) {
+        send('wait', `"ms":${ms}`);
+      }
+    },
     /** @param {unknown} reason */
     unhandledRejection: (reason) => {
       try {

@@ -1,38 +1,62 @@
 // @ts-check
 /**
  * The guest: locks its realm down, seals its process, and then runs one execution at a time, as the
- * supervisor's frames say.
+ * supervisor's messages say.
  *
  *     node main.js <the seal>
  */
 import { formatStacks } from './perimeter.js';
-import { leave, makePrinter, onUnhandledRejection, openProtocol, seal, waitingSocket } from '../shared/powers.js';
-import { makeExchange, makeFrames } from '../shared/frames.js';
+import { blockingProtocol, leave, makePrinter, onUnhandledRejection, seal } from '../shared/powers.js';
+import { makeChannel } from './channel.js';
 import { makeCompartments } from './compartments.js';
 import { makeStacks } from './errors.js';
 import { makeExecution } from './execution.js';
 
+const { setImmediate } = globalThis;
+
 const stacks = makeStacks();
 formatStacks(stacks.format);
 const compartments = makeCompartments();
+const channel = makeChannel(blockingProtocol);
 
 /** @type {ReturnType<typeof makeExecution> | undefined} */
 let current;
 
-const { send, sendText } = makeFrames(openProtocol(), (/** @type {import('../shared/protocol.js').ToGuest} */ message) => {
+/** Only a guest that turned its loop again after the end of a program says that it is idle. */
+const rest = (/** @type {ReturnType<typeof makeExecution>} */ ended) => {
+  current = undefined;
+  if (channel.isBroken()) {
+    leave();
+  }
+  ended.sendIdle();
+  compartments.prepare();
+};
+
+/** Waits for a message and does what it says. */
+const receive = () => {
+  current?.waitForTimers();
+  const message = channel.next();
   if ('execute' in message) {
     stacks.follow(message.execute);
-    current = makeExecution(powers, compartments.take(), message.execute);
+    current = makeExecution({ channel, makePrinter }, compartments.take(), message.execute);
     current.start();
-  } else if ('return' in message && message.return.executionId === current?.executionId) {
-    current.settleReturn(message.return);
-  } else if ('throw' in message && message.throw.executionId === current?.executionId) {
-    current.settleThrow(message.throw);
+  } else {
+    current?.receive(message);
   }
-});
+};
 
-const powers = { sendText, exchange: makeExchange(waitingSocket), leave, makePrinter, whenIdle: compartments.prepare };
+/** One turn of the loop: an end, a timer or a message. What these leave to microtasks runs before the next. */
+const turn = () => {
+  if (current?.hasEnded()) {
+    rest(current);
+  }
+  if (!current?.runTimer()) {
+    receive();
+  }
+  setImmediate(turn);
+};
 
-await seal(process.argv[2]);
+seal(process.argv[2]);
 onUnhandledRejection((reason) => current?.unhandledRejection(reason));
-send({ ready: {} });
+channel.send('{"ready":{}}');
+turn();

@@ -10,7 +10,7 @@ loadSes();
 /** Constructors that SES removes from its permitted intrinsics and that programs use. */
 const { Float32Array, Float64Array, Float16Array } = /** @type {any} */ (globalThis);
 
-/** The constructor that V8 asks how a stack is written; programs never see it. */
+/** The constructor that V8 asks how a stack is written; programs never see it. It walks the stack once, SES's twice. */
 const V8Error = globalThis.Error;
 
 // Every option is written out, so that neither a default nor an environment variable decides.
@@ -40,4 +40,4 @@ export const formatStacks = (format) => {
 };
 
 const { Compartment } = /** @type {{ Compartment: any }} */ (/** @type {unknown} */ (globalThis));
-export { Compartment, Float16Array, Float32Array, Float64Array };
+export { Compartment, V8Error, Float16Array, Float32Array, Float64Array };

@@ -1,17 +1,30 @@
 // @ts-check
-/** Timers of one execution. All of them end with it. */
+/**
+ * Timers of one execution. All of them end with it. They do not use Node's: the guest waits in one
+ * system call for whatever the supervisor sends, and asks it to be woken.
+ */
 import { frozen } from './frozen.js';
 
-const { setTimeout, clearTimeout, setInterval, clearInterval, queueMicrotask } = globalThis;
+const { queueMicrotask, performance } = globalThis;
 
 const TIMERS_MAX = 1000;
+/** As in Node: what is shorter, longer or no number is 1 ms. */
+const DELAY_MS_MAX = 2 ** 31 - 1;
+
+/**
+ * @typedef {{ id: number, due: number, every: number | undefined, callback: Function, values: unknown[] }} Timer
+ */
 
 /** @param {(error: unknown) => void} fail  called when a callback throws */
 export const makeTimers = (fail) => {
-  /** @type {Map<number, NodeJS.Timeout>} */
+  /** @type {Map<number, Timer>} */
   const running = new Map();
+  /** Those whose time has come, in their order. @type {Timer[]} */
+  let ready = [];
   let last = 0;
   let ended = false;
+  /** When the supervisor will wake us. */
+  let wakes = Infinity;
 
   /** @param {Function} callback @param {unknown[]} values */
   const run = (callback, values) => {
@@ -36,34 +49,24 @@ export const makeTimers = (fail) => {
     return callback;
   };
 
-  /** @param {unknown} id */
-  const clear = (id) => {
-    const timer = running.get(Number(id));
-    clearTimeout(timer);
-    running.delete(Number(id));
+  /** @param {unknown} callback @param {unknown} delay @param {unknown[]} values @param {boolean} repeats */
+  const set = (callback, delay, values, repeats) => {
+    const after = Math.trunc(Number(delay));
+    const wait = after >= 1 && after <= DELAY_MS_MAX ? after : 1;
+    const timer = { due: performance.now() + wait, every: repeats ? wait : undefined, callback: checked(callback), values };
+    const id = (last += 1);
+    running.set(id, { id, ...timer });
+    return id;
   };
+
+  /** @param {unknown} id */
+  const clear = (id) => void running.delete(Number(id));
 
   const globals = frozen({
     /** @param {unknown} callback @param {unknown} [delay] @param {...unknown} values */
-    setTimeout: (callback, delay, ...values) => {
-      const after = Number(delay) || 0;
-      const ready = checked(callback);
-      const id = (last += 1);
-      const expire = () => {
-        running.delete(id);
-        run(ready, values);
-      };
-      running.set(id, setTimeout(expire, after));
-      return id;
-    },
+    setTimeout: (callback, delay, ...values) => set(callback, delay, values, false),
     /** @param {unknown} callback @param {unknown} [delay] @param {...unknown} values */
-    setInterval: (callback, delay, ...values) => {
-      const after = Number(delay) || 0;
-      const ready = checked(callback);
-      const id = (last += 1);
-      running.set(id, setInterval(() => run(ready, values), after));
-      return id;
-    },
+    setInterval: (callback, delay, ...values) => set(callback, delay, values, true),
     clearTimeout: clear,
     clearInterval: clear,
     /** @param {unknown} callback */
@@ -73,14 +76,49 @@ export const makeTimers = (fail) => {
     },
   });
 
-  /** Clears all timers; no more can be made. */
-  const end = () => {
-    ended = true;
-    for (const timer of running.values()) {
-      clearInterval(timer);
-    }
-    running.clear();
+  return {
+    globals,
+    /** The supervisor woke us: those that are due get ready. */
+    wake: () => {
+      wakes = Infinity;
+      const now = performance.now();
+      ready = [...running.values()].filter((timer) => timer.due <= now).sort((one, other) => one.due - other.due || one.id - other.id);
+    },
+    /** Runs the next timer that is ready; false when there is none. */
+    runNext: () => {
+      for (let timer = ready.shift(); timer !== undefined; timer = ready.shift()) {
+        // An earlier one may have cleared it.
+        if (running.has(timer.id)) {
+          if (timer.every === undefined) {
+            running.delete(timer.id);
+          } else {
+            timer.due = performance.now() + timer.every;
+          }
+          run(timer.callback, timer.values);
+          return true;
+        }
+      }
+      return false;
+    },
+    /** In how many milliseconds to be woken, if that is sooner than the supervisor knows. */
+    wait: () => {
+      if (running.size === 0) {
+        return undefined;
+      }
+      let next = Infinity;
+      for (const { due } of running.values()) {
+        next = Math.min(next, due);
+      }
+      if (next >= wakes) {
+        return undefined;
+      }
+      wakes = next;
+      return Math.max(1, Math.ceil(next - performance.now()));
+    },
+    /** Clears all timers; no more can be made. */
+    end: () => {
+      ended = true;
+      running.clear();
+    },
   };
-
-  return { globals, end };
 };

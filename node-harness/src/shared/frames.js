@@ -6,7 +6,7 @@
  */
 
 /** @param {string} json */
-const frameOf = (json) => {
+export const frameOf = (json) => {
   const length = Buffer.byteLength(json);
   const frame = Buffer.allocUnsafe(4 + length);
   frame.writeUInt32BE(length, 0);
@@ -43,33 +43,4 @@ export const makeFrames = ({ write, onData }, receive) => {
   const sendText = (json) => write(frameOf(json));
 
   return Object.freeze({ send: (message) => sendText(JSON.stringify(message)), sendText });
-};
-
-/**
- * Sends a message and blocks until its answer is there. A program can exhaust its stack in the midst
- * of that, so what was begun and not ended is remembered: nothing is sent any more then.
- *
- * @param {{ write: (bytes: Buffer) => void, read: (length: number) => Buffer }} powers
- */
-export const makeExchange = ({ write, read }) => {
-  let open = false;
-  return Object.freeze({
-    /** @param {string} json @param {(answer: any) => boolean} isAnswer */
-    ask: (json, isAnswer) => {
-      if (open) {
-        throw new Error('an earlier call was cut short: no more can be made');
-      }
-      const frame = frameOf(json);
-      open = true;
-      write(frame);
-      const answer = JSON.parse(read(read(4).readUInt32BE(0)).toString('utf8'));
-      if (!isAnswer(answer)) {
-        throw new Error('the answer to another call has come');
-      }
-      open = false;
-      return answer;
-    },
-    /** Whether a question was left without its answer. */
-    isBroken: () => open,
-  });
 };

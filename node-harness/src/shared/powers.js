@@ -5,7 +5,6 @@
  */
 import { Console } from 'node:console';
 import { readSync, writeSync } from 'node:fs';
-import { stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import net from 'node:net';
 import { types } from 'node:util';
@@ -14,10 +13,8 @@ export { types };
 
 /** The descriptor of the protocol socket; jail-exec puts it there. */
 const PROTOCOL_FD = 3;
-/** The same of a guest's socket for calls that it waits for; it blocks. */
-const CALLS_FD = 4;
 
-/** Opens the protocol socket. When the supervisor closes it, the process ends. */
+/** Opens the protocol socket as a stream. When the supervisor closes it, the process ends. */
 export const openProtocol = () => {
   const socket = new net.Socket({ fd: PROTOCOL_FD, readable: true, writable: true });
   socket.on('error', () => process.exit(1));
@@ -30,26 +27,16 @@ export const openProtocol = () => {
   });
 };
 
-/** The socket on which everything waits. When the supervisor closes it, the process ends. */
-export const waitingSocket = Object.freeze({
+/** The protocol socket as it is: it blocks. When the supervisor closes it, the process ends. */
+export const blockingProtocol = Object.freeze({
   /** @param {Buffer} bytes */
   write: (bytes) => {
     for (let done = 0; done < bytes.length; ) {
-      done += writeSync(CALLS_FD, bytes, done);
+      done += writeSync(PROTOCOL_FD, bytes, done);
     }
   },
-  /** @param {number} length @returns {Buffer} */
-  read: (length) => {
-    const bytes = Buffer.allocUnsafe(length);
-    for (let done = 0; done < length; ) {
-      const count = readSync(CALLS_FD, bytes, done, length - done, null);
-      if (count === 0) {
-        process.exit(0);
-      }
-      done += count;
-    }
-    return bytes;
-  },
+  /** How many bytes were put into a buffer, at least one. @param {Buffer} into @param {number} from */
+  read: (into, from) => readSync(PROTOCOL_FD, into, from, into.length - from, null) || process.exit(0),
 });
 
 /** Ends the process: another one is better than one that is not understood. */
@@ -73,15 +60,11 @@ export const makePrinter = (write) => {
 export const importFile = (file) => import(file);
 
 /**
- * Seals the process: from here on it opens nothing and starts no thread. The first use of the
- * file system starts the thread of libuv's pool, which could not be started afterwards.
+ * Seals the process: from here on it opens nothing and starts no thread.
  *
  * @param {string} library  the path of the seal; loading it is sealing
  */
-export const seal = async (library) => {
-  await stat('/').catch(() => {});
-  process.dlopen({ exports: {} }, library);
-};
+export const seal = (library) => process.dlopen({ exports: {} }, library);
 
 /** Loads `ses` as one bundled file, which starts faster than its sixty modules. */
 export const loadSes = () => createRequire(import.meta.url)('ses');

@@ -14,7 +14,8 @@
  *
  * @typedef {{ execute: Execute }
  *   | { return: { executionId: string, callId: number, value: unknown } }
- *   | { throw: { executionId: string, callId: number, error: ErrorDetails } }} ToGuest
+ *   | { throw: { executionId: string, callId: number, error: ErrorDetails } }
+ *   | { wake: { executionId: string } }} ToGuest
  *
  * @typedef {{ load: { file: string, functions: string[] } }
  *   | { initialize: { agentId: string, backends: Record<string, string> } }
@@ -28,6 +29,7 @@
  *   | { call: { executionId: string, callId: number, name: string, params: unknown } }
  *   | { completed: { executionId: string, value: unknown, resultType?: string } }
  *   | { threw: { executionId: string, error: ErrorDetails } }
+ *   | { wait: { executionId: string, ms: number } }
  *   | { idle: { executionId: string } }} FromGuest
  *
  * @typedef {{ ready: {} }

@@ -16,11 +16,11 @@ use std::ffi::CString;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use caps::CapSet;
-use jail::{CALLS_FD, Facts, Kind, Namespace, PROTOCOL_FD, Profile, Programs, Right, Rlimits, Spec};
+use jail::{Facts, Kind, Namespace, PROTOCOL_FD, Profile, Programs, Right, Rlimits, Spec};
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
@@ -81,9 +81,6 @@ impl Unconfined {
             sys::place_descriptor(OwnedFd::from(socket), PROTOCOL_FD).step("place the protocol socket")?;
             let null = File::open("/dev/null").step("open /dev/null")?;
             sys::place_descriptor(OwnedFd::from(null), 0).step("replace the standard input")?;
-            if spec.waits_for_calls {
-                place_calls_socket().step("place the socket of the calls")?;
-            }
         }
         Ok(Unconfined { spec, profile })
     }
@@ -107,7 +104,7 @@ impl Unconfined {
             root::enter(mount_point, &spec.grants).step("build the private root")?;
         }
         std::env::set_current_dir(&spec.directory).step("enter the working directory")?;
-        sys::close_descriptors_at_exec(first_closed_fd(&spec)).step("close inherited descriptors")?;
+        sys::close_descriptors_at_exec(FIRST_CLOSED_FD).step("close inherited descriptors")?;
         limit_resources(&profile.rlimits, spec.data_bytes_max)?;
         drop_privileges(&spec)?;
         die_with_supervisor(&spec)?;
@@ -116,19 +113,8 @@ impl Unconfined {
     }
 }
 
-/// What stood at the standard output goes to its place, and the standard error takes over for it.
-fn place_calls_socket() -> io::Result<()> {
-    let socket = io::stdout().as_fd().try_clone_to_owned()?;
-    sys::place_descriptor(socket, CALLS_FD)?;
-    let error = io::stderr().as_fd().try_clone_to_owned()?;
-    sys::place_descriptor(error, 1)
-}
-
-/// Descriptors from here on are not inherited: 0 to 2 and the sockets are.
-fn first_closed_fd(spec: &Spec) -> u32 {
-    let last = if spec.waits_for_calls { CALLS_FD } else { PROTOCOL_FD };
-    last.unsigned_abs() + 1
-}
+/// Descriptors from here on are not inherited: 0 to 2 and the socket are.
+const FIRST_CLOSED_FD: u32 = PROTOCOL_FD.unsigned_abs() + 1;
 
 pub struct Isolated {
     spec: Spec,

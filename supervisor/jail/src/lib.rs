@@ -21,6 +21,5 @@ pub use profile::{
 };
 pub use seccomp::{Facts, Programs, SeccompError};
 pub use spec::{
-    Access, CALLS_FD, Grant, Identity, JIT_VARIABLE, Kind, Layer, Namespaces, PROTOCOL_FD, SPEC_BYTES_MAX,
-    Spec,
+    Access, Grant, Identity, JIT_VARIABLE, Kind, Layer, Namespaces, PROTOCOL_FD, SPEC_BYTES_MAX, Spec,
 };

@@ -11,9 +11,6 @@ use serde::{Deserialize, Serialize};
 /// The descriptor on which a jailed process finds its protocol socket.
 pub const PROTOCOL_FD: i32 = 3;
 
-/// The descriptor on which one that makes blocking calls waits for their answers.
-pub const CALLS_FD: i32 = 4;
-
 /// The environment variable that tells the seal of a guest that V8 compiles nothing: `off`.
 pub const JIT_VARIABLE: &str = "CLOISTER_JIT";
 
@@ -158,8 +155,6 @@ pub struct Spec {
     pub landlock: bool,
     /// Whether V8 may compile to machine code.
     pub jit: bool,
-    /// The standard output is a socket for blocking calls.
-    pub waits_for_calls: bool,
     /// Writable memory (`RLIMIT_DATA`), where no control group bounds it.
     pub data_bytes_max: Option<u64>,
     pub grants: Vec<Grant>,

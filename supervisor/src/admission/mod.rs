@@ -1,5 +1,6 @@
 //! How many executions run at once, how many wait for their turn, and whose turn is next.
 
+mod pace;
 mod turns;
 
 use std::collections::HashMap;
@@ -7,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+pub use pace::Pace;
 pub use turns::Priority;
 use turns::Turns;
 

@@ -48,8 +48,6 @@ pub const FRAME_FROM_WORKER_BYTES_MAX: usize = RESULT_BYTES_MAX + 64 * 1024;
 pub const FRAME_TO_WORKER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Answers that a guest has not read yet; over that no more are fetched for it.
 pub const ANSWERS_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// The same while it blocks for one of them; over that the others are refused.
-pub const ANSWERS_BLOCKED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How often the processor time of a running program is looked at; each look reads one small file.
 pub const CPU_TIME_CHECK_PERIOD: Duration = Duration::from_millis(50);
@@ -68,6 +66,10 @@ pub const IDLE_TIME_MAX: Duration = Duration::from_millis(500);
 pub const LEFT_CALLS_TIME_MAX: Duration = Duration::from_secs(5);
 /// A process is replaced after this many executions, against slow leaks.
 pub const EXECUTIONS_PER_PROCESS_MAX: u32 = 10_000;
+/// Executions that begin at the same time, for each processor: one computes while another waits.
+pub const BEGINNING_PER_PROCESSOR: usize = 2;
+/// How long an execution counts as one that begins: several times what a warm one takes.
+pub const BEGINNING_TIME: Duration = Duration::from_millis(4);
 /// How long an accepted request waits for its turn.
 pub const QUEUE_TIME_MAX: Duration = Duration::from_secs(10);
 /// One analysis, including the start of an analyzer.
@@ -111,7 +113,7 @@ pub const INSTALLER_HEAP_MEGABYTES_MAX: u64 = 768;
 pub const NODE_CODE_RANGE_BYTES: u64 = 512 * 1024 * 1024;
 
 /// Descriptors that the supervisor must be able to open: connections of clients, two for each
-/// connection of a host, and four for each process.
+/// connection of a host, and six for each process.
 pub const OPEN_FILES_MIN: u64 = 16 * 1024;
 
 /// Connections of one host to its backends at the same time.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!          ┌── log ──► kept
-//!  guest ──┼── call ─► checked, entered, forwarded ─► host ─► return/throw ─► guest, the way it came
+//!  guest ──┼── call ─► checked, entered, forwarded ─► host ─► return/throw ─► guest
+//!          ├── wait ─► after its time: wake ─► guest
 //!          └── completed │ threw ──► end
 //!  deadline, cancellation, a lost or lying process ──► end
 //! ```
@@ -26,7 +27,7 @@ use crate::clock::milliseconds;
 use crate::config::limits;
 use crate::ids::ExecutionId;
 use crate::pool::Lease;
-use crate::protocol::frame::{Connection, FrameError};
+use crate::protocol::frame::FrameError;
 use crate::protocol::{Budgets, ErrorDetails, FromGuest, FromHost, LogLevel, ToGuest, ToHost, nesting};
 use crate::worker::{BoundHost, ExitCause, Guest, exit_of};
 
@@ -60,16 +61,17 @@ pub async fn drive(
         logs: Vec::new(),
         watch,
         heard: false,
-        waiting: None,
+        alarm: None,
+        waits_left: 0,
     };
     let mut stop = run.until_end(program).await;
     if run.was_killed_unheard(&stop).await {
         stop = run.again(program, replacement).await.unwrap_or(stop);
     }
     let Run { guest, host, ledger, logs, watch, .. } = run;
-    let cpu_used = watch.cpu_used();
     let egress = host.take_egress_events();
     let mut usage = guest.process.usage();
+    let cpu_used = watch.since_start(usage.cpu);
     let open_calls = ledger.open_calls();
     let (end, guest_left, host_left) = settle(stop, guest, host, open_calls, request, &mut usage).await;
     let outcome = Outcome {
@@ -99,15 +101,10 @@ struct Run<'a> {
     watch: Watch,
     /// Whether the guest said anything.
     heard: bool,
-    /// The call for which the guest blocks. It reads no answers to others meanwhile.
-    waiting: Option<u32>,
-}
-
-/// Over which of its connections the guest made a call.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Awaited,
-    Blocking,
+    /// When the guest wants to be woken.
+    alarm: Option<tokio::time::Instant>,
+    /// How often it may still ask for that: a guest that listens asks once after each message.
+    waits_left: u32,
 }
 
 /// How much a guest computes between the program and its first word, if there is nothing to compute.
@@ -116,29 +113,25 @@ const UNHEARD_CPU_MAX: Duration = Duration::from_millis(20);
 impl Run<'_> {
     async fn until_end(&mut self, program: &analyzer::Program) -> Stop {
         let execute = self.execute_message(program);
-        if let Err(error) = self.guest.connection.queue(&execute) {
-            return Stop::GuestLost(error);
+        self.alarm = None;
+        if let Err(stop) = self.tell_guest(&execute) {
+            return stop;
         }
         loop {
-            // A guest that does not read its answers gets no more of them, and makes no more calls. One that
-            // blocks cannot read them, so the one that it waits for must get past.
+            // No more answers are fetched for a guest that does not read those that it has.
             let has_room = self.guest.connection.queued_bytes() <= limits::ANSWERS_BYTES_MAX;
-            let can_ask = self.guest.calls.queued_bytes() == 0;
+            let alarm = self.alarm;
             let step = tokio::select! {
-                message = next(&mut self.guest.connection, has_room) => match message {
+                message = self.guest.connection.receive_or_room(limits::ANSWERS_BYTES_MAX) => match message {
                     Ok(Some(message)) => self.on_guest(message).await,
                     Ok(None) => Ok(()),
                     Err(error) => Err(Stop::GuestLost(error)),
                 },
-                message = next(&mut self.guest.calls, can_ask) => match message {
-                    Ok(Some(message)) => self.on_blocking_call(message).await,
-                    Ok(None) => Ok(()),
-                    Err(error) => Err(Stop::GuestLost(error)),
-                },
-                message = self.host.receive(), if has_room || self.waiting.is_some() => match message {
+                message = self.host.receive(), if has_room => match message {
                     Ok(message) => self.on_host(message).await,
                     Err(error) => Err(Stop::HostLost(error)),
                 },
+                () = until(alarm) => self.wake(),
                 cause = self.watch.expired() => Err(Stop::Expired(cause)),
             };
             if let Err(stop) = step {
@@ -199,28 +192,14 @@ impl Run<'_> {
         self.hear(&message)?;
         match message {
             FromGuest::Log { level, text, truncated, .. } => self.log(level, text, truncated),
-            FromGuest::Call { call_id, name, params, .. } => {
-                self.call(Way::Awaited, call_id, name, params).await
-            }
-            FromGuest::Completed { .. } | FromGuest::Threw { .. } if self.waiting.is_some() => {
-                Err(lied("an end while it waits for an answer"))
-            }
+            FromGuest::Call { call_id, name, params, .. } => self.call(call_id, name, params).await,
+            FromGuest::Wait { ms, .. } => self.set_alarm(ms),
             FromGuest::Completed { value, result_type, .. } => {
                 check_result(value.get()).map_err(lied)?;
                 Err(Stop::Ended(End::Completed { value, result_type }))
             }
             FromGuest::Threw { error, .. } => Err(Stop::Ended(End::Failed { status: Status::Error, error })),
             FromGuest::Ready {} | FromGuest::Idle { .. } => Err(lied("a message out of turn")),
-        }
-    }
-
-    async fn on_blocking_call(&mut self, message: FromGuest) -> Result<(), Stop> {
-        self.hear(&message)?;
-        match message {
-            FromGuest::Call { call_id, name, params, .. } if self.waiting.is_none() => {
-                self.call(Way::Blocking, call_id, name, params).await
-            }
-            _ => Err(lied("something else than one call at a time where it waits for answers")),
         }
     }
 
@@ -238,13 +217,18 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn call(
-        &mut self,
-        way: Way,
-        call_id: u32,
-        name: String,
-        params: Box<RawValue>,
-    ) -> Result<(), Stop> {
+    fn set_alarm(&mut self, ms: u32) -> Result<(), Stop> {
+        self.waits_left = self.waits_left.checked_sub(1).ok_or_else(|| lied("a flood of waits"))?;
+        self.alarm = Some(tokio::time::Instant::now() + Duration::from_millis(ms.into()));
+        Ok(())
+    }
+
+    fn wake(&mut self) -> Result<(), Stop> {
+        self.alarm = None;
+        self.tell_guest(&ToGuest::Wake { execution_id: self.id.clone() })
+    }
+
+    async fn call(&mut self, call_id: u32, name: String, params: Box<RawValue>) -> Result<(), Stop> {
         let definition = &self.request.environment().definition;
         let endowments = &self.request.environment().endowments;
         let budget = CallBudget {
@@ -256,14 +240,11 @@ impl Run<'_> {
             CallCheck::Refuse { code, message } => {
                 self.ledger.refuse(call_id, name.chars().take(NAME_CHARS_MAX).collect(), Instant::now());
                 let error = error_details("RangeError", code, message, None);
-                self.answer(way, call_id, Err(error))
+                self.answer(call_id, Err(error))
             }
             CallCheck::Forward => {
                 self.begin_record().await?;
                 self.ledger.begin(call_id, name.clone(), Instant::now());
-                if way == Way::Blocking {
-                    self.waiting = Some(call_id);
-                }
                 self.tell_host(&ToHost::Call { call_id, name, params }).await
             }
         }
@@ -286,18 +267,10 @@ impl Run<'_> {
     async fn on_host(&mut self, message: FromHost) -> Result<(), Stop> {
         match message {
             FromHost::Returned { call_id, value } => {
-                let way = self.answered(call_id, EffectState::Returned)?;
+                self.answered(call_id, EffectState::Returned)?;
                 let refused = if value.get().len() > limits::RESULT_BYTES_MAX {
                     let message =
                         format!("the function returned more than {} bytes", limits::RESULT_BYTES_MAX);
-                    Some(("api_result_too_large", message))
-                } else if way == Way::Awaited
-                    && self.guest.connection.queued_bytes() > limits::ANSWERS_BLOCKED_BYTES_MAX
-                {
-                    let message = format!(
-                        "more than {} bytes of results wait while the program blocks for another",
-                        limits::ANSWERS_BLOCKED_BYTES_MAX
-                    );
                     Some(("api_result_too_large", message))
                 } else if nesting(value.get()) > limits::NESTING_MAX {
                     let message =
@@ -308,29 +281,24 @@ impl Run<'_> {
                 };
                 if let Some((code, message)) = refused {
                     let error = error_details("RangeError", code, message, None);
-                    return self.answer(way, call_id, Err(error));
+                    return self.answer(call_id, Err(error));
                 }
-                self.answer(way, call_id, Ok(value))
+                self.answer(call_id, Ok(value))
             }
             FromHost::Threw { call_id: Some(call_id), error } => {
-                let way = self.answered(call_id, EffectState::Threw)?;
+                self.answered(call_id, EffectState::Threw)?;
                 let error = self.with_egress_failure(error);
-                self.answer(way, call_id, Err(error))
+                self.answer(call_id, Err(error))
             }
             _ => Err(Stop::HostLost(FrameError::Garbage("a message out of turn".to_owned()))),
         }
     }
 
-    /// Enters an answer, and says where it belongs.
-    fn answered(&mut self, call_id: u32, state: EffectState) -> Result<Way, Stop> {
-        if !self.ledger.end(call_id, state, Instant::now()) {
-            return Err(Stop::HostLost(FrameError::Garbage("an answer to no open call".to_owned())));
+    fn answered(&mut self, call_id: u32, state: EffectState) -> Result<(), Stop> {
+        match self.ledger.end(call_id, state, Instant::now()) {
+            true => Ok(()),
+            false => Err(Stop::HostLost(FrameError::Garbage("an answer to no open call".to_owned()))),
         }
-        let way = if self.waiting == Some(call_id) { Way::Blocking } else { Way::Awaited };
-        if way == Way::Blocking {
-            self.waiting = None;
-        }
-        Ok(way)
     }
 
     /// A client in the host only sees its connection end; the reason is known here.
@@ -341,23 +309,18 @@ impl Run<'_> {
         error
     }
 
-    /// Answers a call; it is sent while the next message is awaited.
-    fn answer(
-        &mut self,
-        way: Way,
-        call_id: u32,
-        answer: Result<Box<RawValue>, ErrorDetails>,
-    ) -> Result<(), Stop> {
+    fn answer(&mut self, call_id: u32, answer: Result<Box<RawValue>, ErrorDetails>) -> Result<(), Stop> {
         let execution_id = self.id.clone();
-        let message = match answer {
+        self.tell_guest(&match answer {
             Ok(value) => ToGuest::Return { execution_id, call_id, value },
             Err(error) => ToGuest::Throw { execution_id, call_id, error },
-        };
-        let connection = match way {
-            Way::Awaited => &mut self.guest.connection,
-            Way::Blocking => &mut self.guest.calls,
-        };
-        connection.queue(&message).map_err(Stop::GuestLost)
+        })
+    }
+
+    /// Queues a message, which is sent while the next one is awaited.
+    fn tell_guest(&mut self, message: &ToGuest) -> Result<(), Stop> {
+        self.waits_left += 1;
+        self.guest.connection.queue(message).map_err(Stop::GuestLost)
     }
 
     async fn tell_host(&mut self, message: &ToHost) -> Result<(), Stop> {
@@ -368,15 +331,12 @@ impl Run<'_> {
     }
 }
 
-/// The next message of the guest, or none when it first has to take what waits for it.
-async fn next(
-    connection: &mut Connection<FromGuest, ToGuest>,
-    has_room: bool,
-) -> Result<Option<FromGuest>, FrameError> {
-    if has_room {
-        return connection.receive().await.map(Some);
+/// The time of an alarm; never, if there is none.
+async fn until(alarm: Option<tokio::time::Instant>) {
+    match alarm {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
-    connection.flush().await.map(|()| None)
 }
 
 fn lied(what: &str) -> Stop {

@@ -25,18 +25,20 @@ use analyzer::{EntryKind, Language, Program};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use driver::Driven;
 use outcome::Outcome;
 pub use record::Recorded;
 pub use request::{ExecutionRequest, RequestRefusal, WireExecution};
 
-use crate::admission::{Admission, Overloaded, Permit};
+use crate::admission::{Admission, Overloaded, Pace, Permit};
 use crate::analysis::{Analysis, AnalysisError};
 use crate::audit::Audit;
 use crate::clock::now_ms;
 use crate::config::limits;
 use crate::egress::EgressEvent;
-use crate::ids::ExecutionId;
-use crate::pool::{Lease, LeaseError, Pool};
+use crate::environment::Environment;
+use crate::ids::{AgentId, ExecutionId};
+use crate::pool::{LeaseError, Pool};
 use crate::protocol::{ErrorDetails, FromGuest, FromHost};
 use crate::runtime::Tasks;
 use crate::store::StoreError;
@@ -61,19 +63,13 @@ pub enum ExecutionRefusal {
     Cancelled,
 }
 
-/// A program that can start, or what keeps it from starting.
-struct Prepared {
-    program: Arc<Program>,
-    permit: Permit,
-    started_at: i64,
+/// A program that has ended, and what may be left of its processes.
+struct Ran {
+    id: ExecutionId,
     started: Instant,
-    lease: Result<Lease, NotStarted>,
-}
-
-enum NotStarted {
-    /// The program uses a name that stands for nothing.
-    Unknown(Box<ErrorDetails>),
-    Lease(LeaseError),
+    outcome: Outcome,
+    guest_left: GuestLeft,
+    host_left: Option<HostLeft>,
 }
 
 /// What a program is, as clients see it.
@@ -96,6 +92,7 @@ pub struct Examination {
 pub struct Executor {
     pub analysis: Analysis,
     pub admission: Admission,
+    pub pace: Pace,
     pub pool: Pool,
     pub audit: Audit,
     pub tasks: Tasks,
@@ -130,46 +127,91 @@ impl Executor {
         if self.tasks.is_shutting_down() {
             return Err(ExecutionRefusal::ShuttingDown);
         }
-        let Prepared { program, permit, started_at, started, lease } = tokio::select! {
-            prepared = self.prepare(&request) => prepared?,
+        let (program, permit) = tokio::select! {
+            admitted = self.admit(&request) => admitted?,
             () = cancel.cancelled() => return Err(ExecutionRefusal::Cancelled),
         };
+        let ran = self.pace.run(self.run(&request, &program, cancel)).await?;
+        let Ran { id, started, outcome, guest_left, host_left } = ran;
+        let (environment, agent) = (Arc::clone(request.environment()), request.agent().clone());
+        // The place among those that run is free when the execution is recorded and nothing of it is left.
+        let _permit = match host_left {
+            Some(left) if left.has_open_calls() => {
+                self.settle_later(&id, &environment, &agent, left, permit);
+                None
+            }
+            Some(left) => {
+                self.pool.give_back_host(&environment, &agent, left.into_host());
+                Some(permit)
+            }
+            None => Some(permit),
+        };
+        let take_back_guest = async {
+            if let Some(guest) = guest_left.proven_idle(&id).await {
+                self.pool.give_back_guest(&environment, &agent, guest);
+            }
+        };
+        let record = Recorded::commit(&self.audit, id.clone(), request, program, outcome, started);
+        let (recorded, ()) = tokio::join!(record, take_back_guest);
+        recorded.map_err(ExecutionRefusal::Audit)
+    }
+
+    /// Everything up to the right to run: bounded in number and in time.
+    async fn admit(&self, request: &ExecutionRequest) -> Result<(Arc<Program>, Permit), ExecutionRefusal> {
+        let place = self.admission.enter(request.agent(), request.priority())?;
+        let program = self.analysis.program(request.submission()).await?;
+        Ok((program, self.admission.admit(place).await?))
+    }
+
+    /// From the lease to the end of the program.
+    async fn run(
+        &self,
+        request: &ExecutionRequest,
+        program: &Program,
+        cancel: CancellationToken,
+    ) -> Result<Ran, ExecutionRefusal> {
+        let (started_at, started) = (now_ms(), Instant::now());
+        let environment = request.environment();
+        let lease = match unknown::error_of(&program.unknown, &environment.endowments) {
+            Some(error) => Err(outcome::not_started(error)),
+            None => tokio::select! {
+                leased = self.pool.lease(environment, request.agent()) => match leased {
+                    Ok(lease) => Ok(lease),
+                    Err(error @ LeaseError::Initialize(_)) => Err(outcome::initialize_failed(&error)),
+                    Err(error) => return Err(ExecutionRefusal::Start(error)),
+                },
+                () = cancel.cancelled() => return Err(ExecutionRefusal::Cancelled),
+            },
+        };
         let id = ExecutionId::new();
-        if let Err(NotStarted::Lease(error @ (LeaseError::Start(_) | LeaseError::Guest(_)))) = lease {
-            return Err(ExecutionRefusal::Start(error));
-        }
-        let begun = self.audit.begin(record::beginning(&self.audit, &id, &request, started_at)).await;
+        let begun = self.audit.begin(record::beginning(&self.audit, &id, request, started_at)).await;
         let beginning = begun.map_err(ExecutionRefusal::Audit)?;
         let mut lease = match lease {
             Ok(lease) => lease,
-            Err(reason) => {
-                let outcome = match reason {
-                    NotStarted::Unknown(error) => outcome::not_started(*error),
-                    NotStarted::Lease(error) => outcome::initialize_failed(&error),
-                };
-                return self.record(id, request, program, outcome, started).await;
+            Err(outcome) => {
+                return Ok(Ran { id, started, outcome, guest_left: GuestLeft(None), host_left: None });
             }
         };
         if let Some((earlier, events)) = lease.host.take_up(&id) {
             self.record_egress_after(earlier, events);
         }
-        let environment = Arc::clone(request.environment());
-        let agent = request.agent().clone();
-        let replacement = async { self.pool.guest(&environment, &agent).await.ok() };
-        let driven = driver::drive(&id, &request, &program, beginning, lease, cancel, replacement).await;
-        let (recorded, guest) = tokio::join!(
-            self.record(id.clone(), request, program, driven.outcome, started),
-            driven.guest_left.proven_idle(&id)
-        );
-        if let Some(guest) = guest {
-            self.pool.give_back_guest(&environment, &agent, guest);
-        }
-        let Some(left) = driven.host_left else { return recorded };
-        if !left.has_open_calls() {
-            self.pool.give_back_host(&environment, &agent, left.into_host());
-            return recorded;
-        }
-        let executor = self.clone();
+        let replacement = async { self.pool.guest(environment, request.agent()).await.ok() };
+        let driven = driver::drive(&id, request, program, beginning, lease, cancel, replacement).await;
+        let Driven { outcome, guest_left, host_left } = driven;
+        Ok(Ran { id, started, outcome, guest_left, host_left })
+    }
+
+    /// Gives a host back to the pool when the calls that the program left behind have ended.
+    fn settle_later(
+        &self,
+        id: &ExecutionId,
+        environment: &Arc<Environment>,
+        agent: &AgentId,
+        left: HostLeft,
+        permit: Permit,
+    ) {
+        let (executor, id) = (self.clone(), id.clone());
+        let (environment, agent) = (Arc::clone(environment), agent.clone());
         self.tasks.spawn(async move {
             let (host, events) = left.settled().await;
             if !events.is_empty() {
@@ -181,41 +223,11 @@ impl Executor {
             // Until here the host is one of those that may exist at once.
             drop(permit);
         });
-        recorded
     }
 
     fn record_egress_after(&self, id: ExecutionId, events: Vec<EgressEvent>) {
         let audit = self.audit.clone();
         self.tasks.spawn(async move { audit.egress_after(id, events).await });
-    }
-
-    /// Everything up to the start of the program: bounded in number and in time.
-    async fn prepare(&self, request: &ExecutionRequest) -> Result<Prepared, ExecutionRefusal> {
-        let place = self.admission.enter(request.agent(), request.priority())?;
-        let program = self.analysis.program(request.submission()).await?;
-        let permit = self.admission.admit(place).await?;
-        let (started_at, started) = (now_ms(), Instant::now());
-        let functions = &request.environment().endowments;
-        let lease = match unknown::error_of(&program.unknown, functions) {
-            Some(error) => Err(NotStarted::Unknown(Box::new(error))),
-            None => {
-                let lease = self.pool.lease(request.environment(), request.agent()).await;
-                lease.map_err(NotStarted::Lease)
-            }
-        };
-        Ok(Prepared { program, permit, started_at, started, lease })
-    }
-
-    async fn record(
-        &self,
-        id: ExecutionId,
-        request: ExecutionRequest,
-        program: Arc<Program>,
-        outcome: Outcome,
-        started: Instant,
-    ) -> Result<Recorded, ExecutionRefusal> {
-        let recorded = Recorded::commit(&self.audit, id, request, program, outcome, started.elapsed()).await;
-        recorded.map_err(ExecutionRefusal::Audit)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The end of an execution: its audit row, and the reply that may then be sent.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use analyzer::{EntryKind, Program};
 use serde::Serialize;
@@ -98,8 +98,9 @@ impl Recorded {
         request: ExecutionRequest,
         program: Arc<Program>,
         outcome: Outcome,
-        duration: Duration,
+        started: Instant,
     ) -> Result<Recorded, StoreError> {
+        let duration = started.elapsed();
         let (error, result_bytes) = match &outcome.end {
             End::Completed { value, .. } => (None, value.get().len()),
             End::Failed { error, .. } => (serde_json::to_string(error).ok(), 0),

@@ -49,7 +49,12 @@ impl Watch {
 
     /// What the program has used.
     pub fn cpu_used(&self) -> Duration {
-        self.meter.usage().cpu.saturating_sub(self.cpu_before)
+        self.since_start(self.meter.cpu())
+    }
+
+    /// The program's part of what its guest has used in its life.
+    pub fn since_start(&self, cpu: Duration) -> Duration {
+        cpu.saturating_sub(self.cpu_before)
     }
 
     /// Resolves when the program has to end; safe to drop while it waits.

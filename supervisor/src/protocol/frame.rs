@@ -59,12 +59,25 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
 
     /// The next message. Sends meanwhile what is queued; safe to drop while it waits.
     pub async fn receive(&mut self) -> Result<In, FrameError> {
+        loop {
+            if let Some(message) = self.receive_or_room(usize::MAX).await? {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// The same, or none as soon as a queue of more than so many bytes has become shorter.
+    pub async fn receive_or_room(&mut self, queued_bytes_max: usize) -> Result<Option<In>, FrameError> {
+        let was_full = self.queued.len() > queued_bytes_max;
         let frame = loop {
             tokio::select! {
                 frame = self.reader.next() => break frame,
                 sent = self.writer.write_buf(&mut self.queued), if !self.queued.is_empty() => written(sent)?,
             }
             self.forget_room();
+            if was_full && self.queued.len() <= queued_bytes_max {
+                return Ok(None);
+            }
         };
         let frame = match frame {
             None => return Err(FrameError::Closed),
@@ -80,6 +93,7 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
         };
         // What serde says quotes the frame, and a hostile text belongs in no log and no answer.
         serde_json::from_slice(&frame)
+            .map(Some)
             .map_err(|error| FrameError::Garbage(format!("no message ({:?} error)", error.classify())))
     }
 

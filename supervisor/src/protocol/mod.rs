@@ -81,6 +81,10 @@ pub enum ToGuest {
         call_id: u32,
         error: ErrorDetails,
     },
+    /// The time for which the guest asked with `Wait` is over.
+    Wake {
+        execution_id: String,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -111,6 +115,12 @@ pub enum FromGuest {
     Threw {
         execution_id: String,
         error: ErrorDetails,
+    },
+    /// The guest listens, and wants to be woken after so many milliseconds; a later one takes the place of an
+    /// earlier one. It has one for each message that it was sent.
+    Wait {
+        execution_id: String,
+        ms: u32,
     },
     Idle {
         execution_id: String,
@@ -146,6 +156,7 @@ impl FromGuest {
             | FromGuest::Call { execution_id, .. }
             | FromGuest::Completed { execution_id, .. }
             | FromGuest::Threw { execution_id, .. }
+            | FromGuest::Wait { execution_id, .. }
             | FromGuest::Idle { execution_id } => Some(execution_id),
         }
     }

@@ -15,6 +15,10 @@ const BATCH_MAX: usize = 128;
 /// How long another program (a backup) may hold the database.
 const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// Pages of the log that are copied into the database at once. Executions change the same few pages again
+/// and again, so copying them seldom is little work; 4,000 are 16 MB.
+const CHECKPOINT_PAGES: u32 = 4000;
+
 mod migrations {
     refinery::embed_migrations!("src/store/migrations");
 }
@@ -32,6 +36,7 @@ pub fn open(path: &Path) -> Result<Connection, String> {
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIME_MAX)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
     connection.pragma_update(None, "trusted_schema", "OFF")
 }

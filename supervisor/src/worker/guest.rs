@@ -16,8 +16,6 @@ use crate::protocol::{FromGuest, ToGuest};
 pub struct Guest {
     pub process: Process,
     pub connection: Connection<FromGuest, ToGuest>,
-    /// Where it blocks until its call is answered.
-    pub calls: Connection<FromGuest, ToGuest>,
     /// Programs that ran in it.
     pub executions: u32,
     /// The processor time that it had used when it was last at rest.
@@ -27,16 +25,13 @@ pub struct Guest {
 impl Guest {
     /// Whether it lives, and has said nothing since it proved idle.
     pub fn is_usable(&self) -> bool {
-        !self.process.has_ended()
-            && self.connection.is_quiet()
-            && self.calls.is_quiet()
-            && self.calls.queued_bytes() == 0
+        !self.process.has_ended() && self.connection.is_quiet()
     }
 
     /// Notes what it has used, so that the next program starts without it; nobody waits for a guest at rest.
     pub fn rest(&mut self) {
         self.process.reset_peak();
-        self.cpu_before = self.process.usage().cpu;
+        self.cpu_before = self.process.meter().cpu();
     }
 
     pub async fn start(launcher: &Launcher, policy: &Policy) -> Result<Guest, LaunchError> {
@@ -60,14 +55,12 @@ impl Guest {
             stdout_bytes_max: limits::STDOUT_BYTES_MAX,
             folder: None,
         };
-        let (process, socket, calls) = launcher.launch_waiting(launch).await?;
-        let open = |socket| {
-            Connection::new(socket, limits::FRAME_FROM_WORKER_BYTES_MAX, limits::FRAME_TO_WORKER_BYTES_MAX)
-        };
-        let (mut connection, calls) = (open(socket), open(calls));
+        let (process, socket) = launcher.launch(launch).await?;
+        let mut connection =
+            Connection::new(socket, limits::FRAME_FROM_WORKER_BYTES_MAX, limits::FRAME_TO_WORKER_BYTES_MAX);
         let ready = await_ready(&mut connection, |message| matches!(message, FromGuest::Ready {})).await;
         let process = started(Kind::Guest, process, ready).await?;
-        let mut guest = Guest { process, connection, calls, executions: 0, cpu_before: Duration::ZERO };
+        let mut guest = Guest { process, connection, executions: 0, cpu_before: Duration::ZERO };
         guest.rest();
         Ok(guest)
     }

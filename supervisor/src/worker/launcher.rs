@@ -224,25 +224,6 @@ impl Launcher {
 
     /// Starts the process; its protocol socket is the second value.
     pub async fn launch(&self, launch: Launch) -> Result<(Process, UnixStream), LaunchError> {
-        self.start(launch, None).await
-    }
-
-    /// The same with a second socket, on which the process waits for the answers to its calls. It is the third
-    /// value, and the process has no standard output then.
-    pub async fn launch_waiting(
-        &self,
-        launch: Launch,
-    ) -> Result<(Process, UnixStream, UnixStream), LaunchError> {
-        let (calls, theirs) = socket_pair().map_err(LaunchError::Spawn)?;
-        let (process, protocol) = self.start(launch, Some(theirs)).await?;
-        Ok((process, protocol, calls))
-    }
-
-    async fn start(
-        &self,
-        launch: Launch,
-        calls: Option<OwnedFd>,
-    ) -> Result<(Process, UnixStream), LaunchError> {
         let name = format!("{}-{}", launch.kind, self.shared.sequence.fetch_add(1, Ordering::Relaxed));
         let mut spec = self.spec(&launch);
         let belongings = self.belongings(&name, launch)?;
@@ -251,9 +232,8 @@ impl Launcher {
         if let Some(identity) = spec.identity {
             give_writable(&spec.grants, identity.uid).await?;
         }
-        spec.waits_for_calls = calls.is_some();
         let (mut socket, theirs) = socket_pair().map_err(LaunchError::Spawn)?;
-        let child = self.shared.spawner.spawn(theirs, calls).await.map_err(LaunchError::Spawn)?;
+        let child = self.shared.spawner.spawn(theirs).await.map_err(LaunchError::Spawn)?;
         let process = Process::watch(&self.shared.tasks, name, child, belongings);
         send_spec(&mut socket, &spec).await.map_err(LaunchError::Spawn)?;
         Ok((process, socket))
@@ -327,7 +307,6 @@ impl Launcher {
             root: self.has(Layer::PrivateRoot).then(|| self.shared.root.clone()),
             landlock: self.has(Layer::Landlock),
             jit: launch.jit,
-            waits_for_calls: false,
             data_bytes_max: self.data_bytes_max(launch),
             grants: program_grants.iter().chain(&launch.grants).cloned().collect(),
             directory: launch.directory.clone(),

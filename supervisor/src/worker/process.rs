@@ -8,6 +8,7 @@
 //! A single task owns the child, and a shutdown waits for it. Everyone else holds a `Process`: dropping it kills.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Child;
@@ -159,8 +160,20 @@ impl Meter {
         }
         let counted = self.group.as_ref().map(|group| group.usage()).unwrap_or_default();
         // Version 1 may lack the controller that counts time.
-        let told = || self.pid.and_then(proc::usage_of).unwrap_or(counted);
-        if counted.cpu.is_zero() { told() } else { counted }
+        if counted.cpu.is_zero() { self.told().unwrap_or(counted) } else { counted }
+    }
+
+    /// The processor time of that.
+    pub fn cpu(&self) -> Duration {
+        if let Some(exit) = self.exit.borrow().as_ref() {
+            return exit.usage.cpu;
+        }
+        let counted = self.group.as_ref().map(|group| group.cpu()).unwrap_or_default();
+        if counted.is_zero() { self.told().unwrap_or_default().cpu } else { counted }
+    }
+
+    fn told(&self) -> Option<GroupUsage> {
+        self.pid.and_then(proc::usage_of)
     }
 }
 

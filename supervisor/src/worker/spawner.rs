@@ -17,7 +17,6 @@ const QUEUE_MAX: usize = 64;
 
 struct Start {
     socket: OwnedFd,
-    output: Option<OwnedFd>,
     reply: oneshot::Sender<io::Result<Child>>,
 }
 
@@ -38,19 +37,18 @@ impl Spawner {
         Ok(Spawner { starts })
     }
 
-    /// Starts jail-exec with `socket` as its standard input, and with pipes as its outputs but for `output`,
-    /// which takes the place of the standard output.
-    pub async fn spawn(&self, socket: OwnedFd, output: Option<OwnedFd>) -> io::Result<Child> {
+    /// Starts jail-exec with `socket` as its standard input, and with pipes as its outputs.
+    pub async fn spawn(&self, socket: OwnedFd) -> io::Result<Child> {
         let (reply, answer) = oneshot::channel();
         let gone = |_| io::Error::other("the spawner thread has ended");
-        self.starts.send(Start { socket, output, reply }).await.map_err(|_| gone(()))?;
+        self.starts.send(Start { socket, reply }).await.map_err(|_| gone(()))?;
         answer.await.map_err(|_| gone(()))?
     }
 }
 
 fn run(jail_exec: &PathBuf, mut queue: mpsc::Receiver<Start>, runtime: &Handle) {
     let _inside = runtime.enter();
-    while let Some(Start { socket, output, reply }) = queue.blocking_recv() {
+    while let Some(Start { socket, reply }) = queue.blocking_recv() {
         #[expect(
             clippy::disallowed_methods,
             reason = "the one place that starts processes; it starts jail-exec only"
@@ -58,7 +56,7 @@ fn run(jail_exec: &PathBuf, mut queue: mpsc::Receiver<Start>, runtime: &Handle) 
         let child = Command::new(jail_exec)
             .env_clear()
             .stdin(Stdio::from(socket))
-            .stdout(output.map_or_else(Stdio::piped, Stdio::from))
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn();

@@ -7,6 +7,7 @@
 //! Version 2 where the controllers are delegated, version 1 otherwise. The id comes from the data
 //! directory, so that the next start finds and removes what a killed supervisor left behind.
 
+mod counter;
 mod v1;
 mod v2;
 
@@ -14,6 +15,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use counter::Counter;
 
 /// Limits of one group.
 #[derive(Clone, Copy, Debug)]
@@ -147,18 +150,20 @@ impl Group {
     }
 
     pub fn usage(&self) -> GroupUsage {
+        GroupUsage { cpu: self.cpu(), peak_memory_bytes: self.peak().number().unwrap_or(0) }
+    }
+
+    /// The processor time; nothing where version 1 lacks the controller that counts it.
+    pub fn cpu(&self) -> Duration {
         match self {
-            Group::V1(group) => group.usage(),
-            Group::V2(group) => group.usage(),
+            Group::V1(group) => group.cpu(),
+            Group::V2(group) => group.cpu(),
         }
     }
 
     /// Lets `usage` report the peak from now on, where the kernel can.
     pub fn reset_peak(&self) {
-        match self {
-            Group::V1(group) => group.reset_peak(),
-            Group::V2(group) => group.reset_peak(),
-        }
+        self.peak().reset();
     }
 
     /// How many processes the kernel killed here for want of memory.
@@ -173,6 +178,13 @@ impl Group {
     pub fn remove(&self) {
         for folder in self.folders() {
             remove_group(folder);
+        }
+    }
+
+    fn peak(&self) -> &Counter {
+        match self {
+            Group::V1(group) => &group.peak,
+            Group::V2(group) => &group.peak,
         }
     }
 
@@ -233,16 +245,6 @@ fn write(folder: &Path, file: &str, value: impl std::fmt::Display) -> Result<(),
     fs::write(&path, value.to_string()).map_err(|source| CgroupError::Io { path, source })
 }
 
-fn read_number(folder: &Path, file: &str) -> Option<u64> {
-    fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok()
-}
-
-/// The number after `key ` in a flat keyed file.
-fn read_key(folder: &Path, file: &str, key: &str) -> Option<u64> {
-    let text = fs::read_to_string(folder.join(file)).ok()?;
-    text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,8 +296,11 @@ mod tests {
         assert_eq!(hierarchy.version(), 2);
         let moved = fs::read_to_string(at.join("service/supervisor/cgroup.procs")).unwrap();
         assert_eq!(moved, std::process::id().to_string());
-        let group = hierarchy.create("guest-1", LIMITS).unwrap();
         let folder = at.join("service/cloister-t/guest-1");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("cpu.stat"), "usage_usec 1500\nuser_usec 1000\n").unwrap();
+        fs::write(folder.join("memory.peak"), "77\n").unwrap();
+        let group = hierarchy.create("guest-1", LIMITS).unwrap();
         for (file, value) in [
             ("memory.max", "1048576"),
             ("memory.swap.max", "0"),
@@ -305,9 +310,9 @@ mod tests {
         ] {
             assert_eq!(fs::read_to_string(folder.join(file)).unwrap(), value, "{file}");
         }
-        fs::write(folder.join("cpu.stat"), "usage_usec 1500\nuser_usec 1000\n").unwrap();
-        fs::write(folder.join("memory.peak"), "77\n").unwrap();
         assert_eq!(group.usage(), GroupUsage { cpu: Duration::from_micros(1500), peak_memory_bytes: 77 });
+        group.reset_peak();
+        assert!(fs::read_to_string(folder.join("memory.peak")).unwrap().starts_with('0'));
     }
 
     #[test]

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    CPU_PERIOD_US, CgroupError, GroupLimits, GroupUsage, Mounts, create_folder, read_key, read_number,
-    remove_leftovers, write,
+    CPU_PERIOD_US, CgroupError, Counter, GroupLimits, Mounts, create_folder, remove_leftovers, write,
 };
 
 /// Each with whether it is needed: without `cpu` the wall time is the limit, and `cpuacct` only
@@ -49,50 +48,44 @@ impl Hierarchy {
     }
 
     pub fn create(&self, name: &str, limits: GroupLimits) -> Result<Group, CgroupError> {
-        let group = Group {
-            folders: self.folders().into_iter().map(|folder| folder.join(name)).collect(),
-            memory: self.memory.join(name),
-            cpuacct: self.cpuacct.as_ref().map(|folder| folder.join(name)),
-        };
-        for folder in &group.folders {
+        let folders: Vec<PathBuf> = self.folders().into_iter().map(|folder| folder.join(name)).collect();
+        for folder in &folders {
             create_folder(folder)?;
         }
-        write(&group.memory, "memory.limit_in_bytes", limits.memory_bytes_max)?;
-        if group.memory.join("memory.memsw.limit_in_bytes").exists() {
+        let memory = self.memory.join(name);
+        write(&memory, "memory.limit_in_bytes", limits.memory_bytes_max)?;
+        if memory.join("memory.memsw.limit_in_bytes").exists() {
             // Memory and swap together: no swap.
-            write(&group.memory, "memory.memsw.limit_in_bytes", limits.memory_bytes_max)?;
+            write(&memory, "memory.memsw.limit_in_bytes", limits.memory_bytes_max)?;
         }
         write(&self.pids.join(name), "pids.max", limits.threads_max)?;
         if let Some(cpu) = &self.cpu {
             write(&cpu.join(name), "cpu.cfs_period_us", CPU_PERIOD_US)?;
             write(&cpu.join(name), "cpu.cfs_quota_us", limits.cores_max * CPU_PERIOD_US)?;
         }
-        Ok(group)
+        Ok(Group {
+            folders,
+            peak: Counter::open_resettable(&memory, "memory.max_usage_in_bytes"),
+            cpu: self.cpuacct.as_ref().map(|folder| Counter::open(&folder.join(name), "cpuacct.usage")),
+            memory,
+        })
     }
 }
 
 #[derive(Debug)]
 pub struct Group {
     pub folders: Vec<PathBuf>,
+    pub peak: Counter,
     memory: PathBuf,
-    cpuacct: Option<PathBuf>,
+    cpu: Option<Counter>,
 }
 
 impl Group {
-    pub fn usage(&self) -> GroupUsage {
-        let nanoseconds = self.cpuacct.as_ref().and_then(|folder| read_number(folder, "cpuacct.usage"));
-        GroupUsage {
-            cpu: Duration::from_nanos(nanoseconds.unwrap_or(0)),
-            peak_memory_bytes: read_number(&self.memory, "memory.max_usage_in_bytes").unwrap_or(0),
-        }
-    }
-
-    pub fn reset_peak(&self) {
-        // Without it the peak is that of the whole life of the process.
-        let _ = write(&self.memory, "memory.max_usage_in_bytes", 0);
+    pub fn cpu(&self) -> Duration {
+        Duration::from_nanos(self.cpu.as_ref().and_then(Counter::number).unwrap_or(0))
     }
 
     pub fn out_of_memory_kills(&self) -> u64 {
-        read_key(&self.memory, "memory.oom_control", "oom_kill ").unwrap_or(0)
+        Counter::open(&self.memory, "memory.oom_control").number_of("oom_kill ").unwrap_or(0)
     }
 }

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    CPU_PERIOD_US, CgroupError, GroupLimits, GroupUsage, Mounts, create_folder, read_key, read_number,
-    remove_leftovers, write,
+    CPU_PERIOD_US, CgroupError, Counter, GroupLimits, Mounts, create_folder, remove_leftovers, write,
 };
 
 /// This supervisor's folder.
@@ -57,7 +56,11 @@ impl Hierarchy {
         if self.has_cpu {
             write(&folder, "cpu.max", format!("{} {CPU_PERIOD_US}", limits.cores_max * CPU_PERIOD_US))?;
         }
-        Ok(Group { folders: vec![folder] })
+        Ok(Group {
+            peak: Counter::open_resettable(&folder, "memory.peak"),
+            cpu: Counter::open(&folder, "cpu.stat"),
+            folders: vec![folder],
+        })
     }
 }
 
@@ -88,22 +91,17 @@ fn hand_down(own: &Path, controllers: &str) -> Result<(), CgroupError> {
 #[derive(Debug)]
 pub struct Group {
     pub folders: Vec<PathBuf>,
+    /// From Linux 6.12 a write resets it, for the descriptor that wrote.
+    pub peak: Counter,
+    cpu: Counter,
 }
 
 impl Group {
-    pub fn usage(&self) -> GroupUsage {
-        let folder = &self.folders[0];
-        GroupUsage {
-            cpu: Duration::from_micros(read_key(folder, "cpu.stat", "usage_usec ").unwrap_or(0)),
-            peak_memory_bytes: read_number(folder, "memory.peak").unwrap_or(0),
-        }
+    pub fn cpu(&self) -> Duration {
+        Duration::from_micros(self.cpu.number_of("usage_usec ").unwrap_or(0))
     }
 
-    /// From Linux 6.12 a write resets the peak for the descriptor that wrote; we open per read, so
-    /// the peak stays that of the process's life.
-    pub fn reset_peak(&self) {}
-
     pub fn out_of_memory_kills(&self) -> u64 {
-        read_key(&self.folders[0], "memory.events", "oom_kill ").unwrap_or(0)
+        Counter::open(&self.folders[0], "memory.events").number_of("oom_kill ").unwrap_or(0)
     }
 }
