@@ -12,8 +12,9 @@ RUN cargo build --release --locked -p supervisor -p jail -p analyzer -p seal
 FROM node:24-bookworm-slim AS harness
 WORKDIR /node-harness
 COPY node-harness/package.json node-harness/package-lock.json node-harness/.npmrc ./
-RUN npm ci --ignore-scripts --omit=dev
+RUN npm ci --ignore-scripts
 COPY node-harness/src src
+RUN npm run bundle && npm prune --ignore-scripts --omit=dev
 
 FROM debian:bookworm-slim
 RUN apt-get update \

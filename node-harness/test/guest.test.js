@@ -3,12 +3,14 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import '../src/guest/perimeter.js';
+import { closePerimeter } from '../src/guest/perimeter.js';
 import { makeCompartments } from '../src/guest/compartments.js';
 import { makeExecution } from '../src/guest/execution.js';
+import { makeSharedGlobals } from '../src/guest/globals.js';
 import { makePrinter } from '../src/shared/powers.js';
 
-const compartments = makeCompartments();
+const perimeter = closePerimeter();
+const compartments = makeCompartments(perimeter.Compartment, makeSharedGlobals(perimeter));
 const [{ execute }] = JSON.parse(
   readFileSync(new URL('../../tests/fixtures/protocol/to-guest.json', import.meta.url), 'utf8'),
 );

@@ -2,13 +2,14 @@
 /** Whatever a program can reach, and would share with the next one, is frozen. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import '../src/guest/perimeter.js';
+import { closePerimeter } from '../src/guest/perimeter.js';
 import { makeConsole } from '../src/guest/console.js';
 import { makeEndowments } from '../src/guest/endowments.js';
-import { sharedGlobals } from '../src/guest/globals.js';
+import { makeSharedGlobals } from '../src/guest/globals.js';
 import { makeTimers } from '../src/guest/timers.js';
 import { makePrinter } from '../src/shared/powers.js';
 
+const sharedGlobals = makeSharedGlobals(closePerimeter());
 const budgets = { apiCallsMax: 1e6, apiCallsConcurrentMax: 1e6, paramsBytesMax: 100, resultBytesMax: 100, logEntriesMax: 5, logCharsMax: 100 };
 
 /** What one execution is given. @param {ReturnType<typeof makeTimers>} timers */

@@ -21,7 +21,7 @@ use crate::ids::EnvironmentName;
 use crate::pool::Pool;
 use crate::runtime::Tasks;
 use crate::store::{Store, StoreError};
-use crate::worker::{Launcher, LayersError};
+use crate::worker::{Launcher, LayersError, Snapshot, SnapshotError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -38,6 +38,8 @@ pub enum StartError {
     Installation(#[from] crate::config::LocateError),
     #[error(transparent)]
     Layers(#[from] LayersError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("{0}")]
@@ -104,7 +106,10 @@ impl Daemon {
         let tasks = Tasks::default();
         let launcher =
             Launcher::new(tasks.clone(), Installation::find()?, &data.path, &settings.egress_allow).await?;
-        let assembled = Daemon::assemble(settings, data, tasks.clone(), launcher.clone());
+        let snapshot = Snapshot::prepare(&launcher, &data.path.join("snapshots")).await;
+        let assembled = snapshot
+            .map_err(StartError::from)
+            .and_then(|snapshot| Daemon::assemble(settings, data, tasks.clone(), launcher.clone(), snapshot));
         if assembled.is_err() {
             tasks.ended().await;
             launcher.clean_up();
@@ -117,6 +122,7 @@ impl Daemon {
         data: &DataDirectory,
         tasks: Tasks,
         launcher: Launcher,
+        snapshot: Snapshot,
     ) -> Result<Daemon, StartError> {
         let failed = |source| StartError::DataDirectory { path: data.path.clone(), source };
         let report = doctor::examine_layers(&launcher, &settings.allow_missing);
@@ -138,7 +144,7 @@ impl Daemon {
             catalogue,
         )
         .map_err(failed)?;
-        let pool = Pool::new(launcher.clone(), tasks.clone(), settings.capacity.clone());
+        let pool = Pool::new(launcher.clone(), snapshot, tasks.clone(), settings.capacity.clone());
         let accepted_missing: Vec<Layer> = launcher
             .layers()
             .missing_required()

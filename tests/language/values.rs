@@ -271,6 +271,14 @@ fn ordinary_assignments_work_and_nothing_is_left_to_the_next_program() {
 }
 
 #[test]
+fn nothing_that_a_program_finds_can_be_changed() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    let execution = run(&supervisor, include_str!("../fixtures/walk.js"), json!({}));
+    assert_eq!(execution["result"], json!([true, []]), "{execution}");
+}
+
+#[test]
 fn the_globals_of_a_program_are_there_and_work() {
     let supervisor = Supervisor::start();
     supervisor.provision();

@@ -3,8 +3,10 @@
 mod faults;
 mod ordinary_user;
 
+use std::collections::HashSet;
+
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Backend, Installation, Supervisor, children, control_groups, wait_for};
 
@@ -267,4 +269,29 @@ fn a_missing_layer_stops_the_start_unless_the_operator_accepts_it() {
     assert!(stdout.contains("must NOT be run"), "{stdout}");
     let (code, stdout, _) = without_groups(&["doctor"], "[jail]\nallow_missing = ['cgroup']");
     assert_eq!(code, Some(0), "{stdout}");
+}
+
+#[test]
+fn guests_start_from_one_snapshot_and_share_no_random_number() {
+    let mut supervisor = Supervisor::start();
+    supervisor.provision();
+    let made = |supervisor: &Supervisor| {
+        let folders = std::fs::read_dir(supervisor.data().join("snapshots")).unwrap();
+        let blobs: Vec<_> = folders.map(|folder| folder.unwrap().path().join("guest.blob")).collect();
+        assert_eq!(blobs.len(), 1);
+        std::fs::metadata(&blobs[0]).unwrap().modified().unwrap()
+    };
+    let first = made(&supervisor);
+    let draw = "const bytes = crypto.getRandomValues(new Uint8Array(16)); return [Math.random(), crypto.randomUUID(), [...bytes].join()]";
+    let drawn: Vec<Value> =
+        (0..4).map(|agent| supervisor.execute_for(&format!("agent-{agent}"), draw)).collect();
+    for place in 0..3 {
+        let distinct: HashSet<String> = drawn.iter().map(|one| one["result"][place].to_string()).collect();
+        assert_eq!(distinct.len(), drawn.len(), "{distinct:?}");
+    }
+    supervisor.signal(Signal::SIGTERM);
+    supervisor.wait();
+    supervisor.start_again();
+    assert_eq!(supervisor.execute_for("agent-0", "return 1")["result"], 1);
+    assert_eq!(made(&supervisor), first, "the snapshot of the first start is used again");
 }

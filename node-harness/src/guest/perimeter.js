@@ -1,20 +1,20 @@
 // @ts-check
 /**
- * The perimeter: after this module ran, every intrinsic of the realm is frozen. It is the first
- * import of the guest; what needs the intrinsics as Node made them is captured here, before.
+ * The perimeter, in two steps, because a snapshot of V8 can hold intrinsics that are repaired and not such
+ * that are frozen: importing this module repairs them, and `closePerimeter` freezes every one. It is the
+ * first import of the guest; what needs the realm as Node made it is captured here and in `powers.js`, before.
  */
-import { loadSes } from '../shared/powers.js';
-
-loadSes();
+import '../shared/powers.js';
+import 'ses';
 
 /** Constructors that SES removes from its permitted intrinsics and that programs use. */
-const { Float32Array, Float64Array, Float16Array } = /** @type {any} */ (globalThis);
+const { Float32Array, Float64Array, Float16Array: earlyFloat16Array } = /** @type {any} */ (globalThis);
 
 /** The constructor that V8 asks how a stack is written; programs never see it. It walks the stack once, SES's twice. */
 const V8Error = globalThis.Error;
 
 // Every option is written out, so that neither a default nor an environment variable decides.
-lockdown({
+repairIntrinsics({
   // Stacks stay readable: `errors.js` shows a program its own frames and nothing else.
   errorTaming: 'unsafe',
   errorTrapping: 'none',
@@ -39,5 +39,13 @@ export const formatStacks = (format) => {
   V8Error.prepareStackTrace = format;
 };
 
-const { Compartment } = /** @type {{ Compartment: any }} */ (/** @type {unknown} */ (globalThis));
-export { Compartment, V8Error, Float16Array, Float32Array, Float64Array };
+/** Freezes the realm; nothing of a program may run before. */
+export const closePerimeter = () => {
+  // V8 adds its youngest features to a realm that comes from a snapshot, and not to the one of which it was made.
+  const Float16Array = earlyFloat16Array ?? /** @type {any} */ (globalThis).Float16Array;
+  hardenIntrinsics();
+  const { Compartment, harden } = /** @type {{ Compartment: any, harden: <T>(value: T) => T }} */ (/** @type {unknown} */ (globalThis));
+  return { Compartment, harden, floats: { Float16Array, Float32Array, Float64Array } };
+};
+
+export { V8Error };

@@ -52,7 +52,7 @@ const acts = {
 };
 
 if (library) {
-  await seal(library);
+  seal(library);
 }
 try {
   const detail = acts[act]();

@@ -86,6 +86,8 @@ pub const BUILD_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 pub const BUILD_ENTRIES_MAX: u64 = 300_000;
 /// Folders in folders; npm itself nests to about twenty.
 pub const BUILD_DEPTH_MAX: usize = 100;
+/// The guests' startup snapshot; it takes 3 MB.
+pub const SNAPSHOT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How often what an installer has written is looked at.
 pub const BUILD_CHECK_PERIOD: Duration = Duration::from_millis(500);
 /// Packages whose install scripts an environment lets run.

@@ -47,21 +47,22 @@ impl Installation {
         self.harness.join("node_modules/npm")
     }
 
-    pub fn ses(&self) -> PathBuf {
-        self.harness.join("node_modules/ses")
+    /// The guest, bundled to one script.
+    pub fn guest(&self) -> PathBuf {
+        self.harness.join("dist/guest.js")
     }
 
     fn check(&self) -> Result<(), LocateError> {
         let build = "run `cargo build --release`";
         let install = "run `npm ci` in node-harness";
-        let ses = self.ses();
+        let guest = self.guest();
         let npm = self.npm();
         let parts = [
             ("jail-exec", &self.jail_exec, build),
             ("the analyzer", &self.analyzer, build),
             ("the seal", &self.seal, build),
             ("Node", &self.node, install),
-            ("ses", &ses, install),
+            ("the bundled guest", &guest, "run `npm run bundle` in node-harness"),
             ("npm", &npm, install),
         ];
         for (what, path, remedy) in parts {

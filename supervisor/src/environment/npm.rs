@@ -165,8 +165,8 @@ impl<'a> Npm<'a> {
     /// The scripts that a package has; what its package.json says is the package's own.
     fn events_of(&self, folder: &str) -> Result<Vec<&'static str>, NpmError> {
         let file = self.build_folder().join(folder).join("package.json");
-        let manifest: Value =
-            serde_json::from_str(&read_untrusted(&file, limits::PACKAGE_JSON_BYTES_MAX)?).unwrap_or_default();
+        let manifest: Value = serde_json::from_slice(&read_untrusted(&file, limits::PACKAGE_JSON_BYTES_MAX)?)
+            .unwrap_or_default();
         let has = |event: &&str| manifest.pointer(&format!("/scripts/{event}")).is_some();
         Ok(SCRIPT_EVENTS.into_iter().filter(has).collect())
     }

@@ -311,7 +311,8 @@ impl Provisioner {
             (Some(npm), None) => {
                 progress.report(Phase::Resolve);
                 npm.resolve().await?;
-                Some(read_untrusted(&staged.join("package-lock.json"), limits::PACKAGE_LOCK_BYTES_MAX)?)
+                let lock = read_untrusted(&staged.join("package-lock.json"), limits::PACKAGE_LOCK_BYTES_MAX)?;
+                Some(String::from_utf8(lock).map_err(io::Error::other)?)
             }
             (None, _) => None,
         };

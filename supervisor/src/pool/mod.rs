@@ -24,7 +24,7 @@ use crate::config::{GuestIsolation, HostIsolation, Policy};
 use crate::environment::{Environment, start_host};
 use crate::ids::{AgentId, EnvironmentName};
 use crate::runtime::Tasks;
-use crate::worker::{BoundHost, Guest, HostError, LaunchError, Launcher, LoadedHost};
+use crate::worker::{BoundHost, Guest, HostError, LaunchError, Launcher, LoadedHost, Snapshot};
 
 /// One version of one environment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -106,6 +106,7 @@ pub struct Pool {
 
 struct Shared {
     launcher: Launcher,
+    snapshot: Snapshot,
     tasks: Tasks,
     capacity: Capacity,
     state: Mutex<State>,
@@ -118,7 +119,7 @@ pub struct Lease {
 }
 
 impl Pool {
-    pub fn new(launcher: Launcher, tasks: Tasks, capacity: Capacity) -> Pool {
+    pub fn new(launcher: Launcher, snapshot: Snapshot, tasks: Tasks, capacity: Capacity) -> Pool {
         let state = State {
             spare_guests: HashMap::new(),
             guests: Idle::new(capacity.idle_processes_max),
@@ -127,7 +128,7 @@ impl Pool {
             hosts: Idle::new(capacity.idle_processes_max),
             closed: false,
         };
-        Pool { shared: Arc::new(Shared { launcher, tasks, capacity, state: Mutex::new(state) }) }
+        Pool { shared: Arc::new(Shared { launcher, snapshot, tasks, capacity, state: Mutex::new(state) }) }
     }
 
     /// A guest and a host for the agent, the host initialized.
@@ -256,7 +257,7 @@ impl Pool {
     }
 
     async fn start_spare(&self, policy: &Policy) {
-        let started = Guest::start(&self.shared.launcher, policy).await;
+        let started = Guest::start(&self.shared.launcher, &self.shared.snapshot, policy).await;
         let mut state = self.state();
         let closed = state.closed;
         let Some(spares) = state.spare_guests.get_mut(&Make::of(policy)) else { return };
@@ -290,7 +291,7 @@ impl Pool {
         self.refill_guests(policy);
         match found {
             Some(guest) => Ok(guest),
-            None => Guest::start(&self.shared.launcher, policy).await,
+            None => Guest::start(&self.shared.launcher, &self.shared.snapshot, policy).await,
         }
     }
 

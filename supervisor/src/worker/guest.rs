@@ -8,6 +8,7 @@ use jail::{JIT_VARIABLE, Kind};
 use super::launcher::{Launch, LaunchError, Launcher, Program};
 use super::node::{await_ready, node_arguments, node_environment, started};
 use super::process::Process;
+use super::snapshot::Snapshot;
 use crate::config::{Policy, limits};
 use crate::protocol::frame::Connection;
 use crate::protocol::{FromGuest, ToGuest};
@@ -34,7 +35,12 @@ impl Guest {
         self.cpu_before = self.process.meter().cpu();
     }
 
-    pub async fn start(launcher: &Launcher, policy: &Policy) -> Result<Guest, LaunchError> {
+    /// Starts from the snapshot.
+    pub async fn start(
+        launcher: &Launcher,
+        snapshot: &Snapshot,
+        policy: &Policy,
+    ) -> Result<Guest, LaunchError> {
         let heap = policy.memory_bytes_max / limits::MEGABYTE;
         let mut arguments = node_arguments(heap);
         let mut environment = node_environment();
@@ -42,13 +48,15 @@ impl Guest {
             arguments.push("--jitless".to_owned());
             environment.insert(JIT_VARIABLE.to_owned(), "off".to_owned());
         }
-        arguments.extend([launcher.script("guest/main.js"), launcher.seal()]);
+        arguments.extend(["--snapshot-blob".to_owned(), snapshot.inside(launcher), launcher.seal()]);
+        let mut grants = launcher.guest_grants();
+        grants.push(snapshot.grant());
         let launch = Launch {
             kind: Kind::Guest,
             program: Program::Node,
             arguments,
             environment,
-            grants: launcher.guest_grants(),
+            grants,
             directory: PathBuf::from("/"),
             program_memory_bytes: policy.memory_bytes_max,
             jit: policy.jit,

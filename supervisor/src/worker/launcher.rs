@@ -31,6 +31,7 @@ pub mod places {
     pub const ANALYZER: &str = "/analyzer";
     pub const HARNESS: &str = "/harness";
     pub const SEAL: &str = "/seal.so";
+    pub const SNAPSHOT: &str = "/guest.blob";
     pub const ENVIRONMENT: &str = "/environment";
     pub const EGRESS: &str = "/egress";
     pub const NPM: &str = "/npm";
@@ -185,7 +186,7 @@ impl Launcher {
     /// The parts of the harness that Node processes read.
     pub fn harness_grants(&self) -> Vec<Grant> {
         let harness = &self.shared.installation.harness;
-        ["package.json", "src", "node_modules/ses"]
+        ["package.json", "src"]
             .iter()
             .map(|part| Grant::new(harness.join(part), Path::new(places::HARNESS).join(part), Access::Read))
             .collect()
@@ -196,7 +197,7 @@ impl Launcher {
         self.inside(&self.shared.installation.seal, places::SEAL).to_string_lossy().into_owned()
     }
 
-    /// What a guest reads: the harness, the seal and the seal's libraries.
+    /// What a guest reads beside its snapshot: the harness, the seal and the seal's libraries.
     pub fn guest_grants(&self) -> Vec<Grant> {
         let mut grants = self.harness_grants();
         grants.extend(self.shared.seal_grants.iter().cloned());

@@ -22,6 +22,7 @@ mod node;
 mod ownership;
 mod proc;
 mod process;
+mod snapshot;
 mod spawner;
 mod tree;
 
@@ -33,4 +34,5 @@ pub use layers::{LayerState, LayersError};
 pub use node::{exit_of, node_arguments, node_environment};
 pub use ownership::{give_tree, read_untrusted, write_fresh};
 pub use process::{Exit, ExitCause, Meter, Process};
+pub use snapshot::{Snapshot, SnapshotError};
 pub use tree::{TemporaryFolder, TreeError, TreeLimits, check_tree, remove_tree};

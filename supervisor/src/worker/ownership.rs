@@ -27,9 +27,9 @@ pub fn give_tree(path: &Path, uid: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads a text that a jailed process wrote: a plain file with one name, of at most so many bytes. No
+/// Reads what a jailed process wrote: a plain file with one name, of at most so many bytes. No
 /// jailed process that could write there may be running.
-pub fn read_untrusted(path: &Path, bytes_max: usize) -> io::Result<String> {
+pub fn read_untrusted(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let metadata = file.metadata()?;
@@ -39,9 +39,9 @@ pub fn read_untrusted(path: &Path, bytes_max: usize) -> io::Result<String> {
             path.display()
         )));
     }
-    let mut text = String::new();
-    file.take(bytes_max as u64).read_to_string(&mut text)?;
-    Ok(text)
+    let mut content = Vec::new();
+    file.take(bytes_max as u64).read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// Writes a new file, readable for all, in place of whatever has its name.
@@ -69,7 +69,7 @@ mod tests {
         assert!(read_untrusted(&link, 100).is_err());
         write_fresh(&link, b"new").unwrap();
         assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
-        assert_eq!(read_untrusted(&link, 100).unwrap(), "new");
+        assert_eq!(read_untrusted(&link, 100).unwrap(), b"new");
         fs::hard_link(&secret, folder.path().join("hard")).unwrap();
         assert!(read_untrusted(&folder.path().join("hard"), 100).is_err());
         assert!(read_untrusted(&link, 2).is_err());
