@@ -11,7 +11,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::admission::{Admission, Pace};
 use crate::analysis::Analysis;
 use crate::audit::Audit;
-use crate::config::{Installation, PolicyName, Settings, limits};
+use crate::config::{Installation, Settings, limits};
 use crate::doctor::{self, Report};
 use crate::environment::{
     Builds, Catalogue, Condition, Environment, Progress, ProvisionRefusal, Provisioner, WireDefinition,
@@ -156,7 +156,7 @@ impl Daemon {
         let executor = Executor {
             analysis,
             admission: Admission::new(settings.capacity.concurrent_max, settings.capacity.queued_max),
-            pace: Pace::new(limits::BEGINNING_PER_PROCESSOR * processors()),
+            pace: Pace::new(limits::BEGINNING_PER_PROCESSOR * limits::processors()),
             pool: pool.clone(),
             audit: Audit::new(store, &missing),
             tasks: tasks.clone(),
@@ -178,10 +178,7 @@ impl Daemon {
         if !report.safe {
             return Err(StartError::Unsafe(report.refusal()));
         }
-        self.pool.refill_guests(&PolicyName::default().load());
-        for environment in self.provisioner.catalogue.list() {
-            self.pool.refill_guests(&environment.policy);
-        }
+        self.pool.keep_house(&self.provisioner.catalogue.list());
         let daemon = self.clone();
         self.tasks.spawn(async move { daemon.keep_house().await });
         Ok(report)
@@ -201,7 +198,6 @@ impl Daemon {
                 self.pool.forget(replaced);
             }
             self.pool.offer_host(&provisioned.environment, provisioned.host);
-            self.pool.refill_guests(&provisioned.environment.policy);
             provisioned.environment
         });
         self.provisioner.collect_builds().await;
@@ -248,19 +244,13 @@ impl Daemon {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
-                    let environments = self.provisioner.catalogue.list();
-                    self.pool.sweep(environments.iter().map(|environment| environment.policy.clone()));
+                    self.pool.keep_house(&self.provisioner.catalogue.list());
                     self.provisioner.collect_builds().await;
                 }
                 () = self.tasks.shutting_down() => return,
             }
         }
     }
-}
-
-/// The processors that the supervisor and its processes may use.
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// A soft limit of 1,024 is for programs that use select(2); this one does not.

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Flags, Settings};
+use crate::config::{Flags, Settings, limits};
 use output::{Failure, Format};
 
 /// Runs AI-written JavaScript in jailed Node processes.
@@ -61,7 +61,7 @@ pub fn run() -> ExitCode {
 /// Half of the processors: the guests and hosts that the supervisor waits for need the others, and a message that
 /// wakes a second thread is slower than one that does not.
 fn runtime_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
+    limits::processors().div_ceil(2)
 }
 
 fn start(arguments: Arguments, settings: Settings) -> Result<ExitCode, Failure> {

@@ -42,6 +42,7 @@ struct File {
     limits: Option<Limits>,
     isolation: Option<Isolation>,
     install_scripts: Option<Vec<String>>,
+    keep_warm: Option<bool>,
 }
 
 pub async fn run(settings: Settings, arguments: Arguments, format: Format) -> Result<ExitCode, Failure> {
@@ -164,5 +165,6 @@ fn read_folder(folder: &Path, name: Option<String>) -> Result<WireDefinition, Fa
         limits: file.limits,
         isolation: file.isolation,
         install_scripts: file.install_scripts,
+        keep_warm: file.keep_warm,
     })
 }

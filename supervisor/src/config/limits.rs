@@ -64,6 +64,10 @@ pub const DEINITIALIZE_TIME_MAX: Duration = Duration::from_secs(5);
 pub const IDLE_TIME_MAX: Duration = Duration::from_millis(500);
 /// API calls that a finished program left behind may still end by themselves.
 pub const LEFT_CALLS_TIME_MAX: Duration = Duration::from_secs(5);
+/// A host that holds so much more than when it was loaded is replaced.
+pub const HOST_GROWTH_BYTES_MAX: u64 = 192 * MEGABYTE;
+/// What an idle process is taken to hold where no control group counts.
+pub const PROCESS_BYTES_ESTIMATE: u64 = 32 * MEGABYTE;
 /// A process is replaced after this many executions, against slow leaks.
 pub const EXECUTIONS_PER_PROCESS_MAX: u32 = 10_000;
 /// Executions that begin at the same time, for each processor: one computes while another waits.
@@ -136,14 +140,19 @@ pub struct Capacity {
     pub concurrent_max: usize,
     /// Executions that wait for their turn.
     pub queued_max: usize,
-    /// Guests (and as many hosts) that stay bound to an agent between executions.
+    /// Guests and hosts that are kept between executions, and the memory that they may hold together.
     pub idle_processes_max: usize,
+    pub idle_bytes_max: u64,
     /// How long they stay.
     pub idle_max: Duration,
     /// What a SIGTERM leaves running executions; after it they are cancelled.
     pub drain_max: Duration,
     /// Guests per policy that are ready for whoever comes next.
     pub spare_guests: usize,
+    /// Hosts, loaded and not initialized, for each environment that is in use.
+    pub spare_hosts: usize,
+    /// Processes that are started at the same time: a start computes all the time.
+    pub starts_max: usize,
 }
 
 impl Default for Capacity {
@@ -151,10 +160,18 @@ impl Default for Capacity {
         Capacity {
             concurrent_max: 32,
             queued_max: 256,
-            idle_processes_max: 32,
+            idle_processes_max: 512,
+            idle_bytes_max: 2048 * MEGABYTE,
             idle_max: Duration::from_secs(300),
             drain_max: Duration::from_secs(30),
-            spare_guests: 2,
+            spare_guests: 4,
+            spare_hosts: 1,
+            starts_max: processors(),
         }
     }
+}
+
+/// The processors that the supervisor and its processes may use.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

@@ -72,9 +72,11 @@ struct ExecutionSection {
     concurrent_max: Option<usize>,
     queued_max: Option<usize>,
     idle_processes_max: Option<usize>,
+    idle_megabytes_max: Option<usize>,
     idle_seconds_max: Option<u64>,
     drain_seconds_max: Option<u64>,
     spare_guests: Option<usize>,
+    spare_hosts: Option<usize>,
 }
 
 /// Checked settings.
@@ -147,6 +149,13 @@ fn capacity(section: &ExecutionSection) -> Result<limits::Capacity, SettingsErro
     let default = limits::Capacity::default();
     let drain_seconds = section.drain_seconds_max.unwrap_or(default.drain_max.as_secs());
     let idle_seconds = section.idle_seconds_max.unwrap_or(default.idle_max.as_secs());
+    let idle_megabytes = within(
+        "execution.idle_megabytes_max",
+        section.idle_megabytes_max,
+        usize::try_from(default.idle_bytes_max / limits::MEGABYTE).unwrap_or(usize::MAX),
+        0,
+        1024 * 1024,
+    )?;
     Ok(limits::Capacity {
         concurrent_max: within(
             "execution.concurrent_max",
@@ -161,9 +170,12 @@ fn capacity(section: &ExecutionSection) -> Result<limits::Capacity, SettingsErro
             section.idle_processes_max,
             default.idle_processes_max,
             0,
-            1024,
+            2000,
         )?,
+        idle_bytes_max: limits::MEGABYTE * u64::try_from(idle_megabytes).unwrap_or(u64::MAX),
         spare_guests: within("execution.spare_guests", section.spare_guests, default.spare_guests, 0, 64)?,
+        spare_hosts: within("execution.spare_hosts", section.spare_hosts, default.spare_hosts, 0, 16)?,
+        starts_max: default.starts_max,
         idle_max: std::time::Duration::from_secs(idle_seconds),
         drain_max: std::time::Duration::from_secs(drain_seconds),
     })

@@ -32,6 +32,9 @@ pub struct WireDefinition {
     pub limits: Option<Limits>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
+    /// Whether a loaded host is always ready, also after a start and when nobody came for long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_warm: Option<bool>,
 }
 
 /// Limits of an environment; they may lower what the policy allows.
@@ -67,6 +70,8 @@ pub struct Definition {
     pub policy: PolicyName,
     pub limits: Limits,
     pub isolation: Isolation,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_warm: bool,
 }
 
 /// A checked definition and the lockfile that came with it.
@@ -117,6 +122,7 @@ impl WireDefinition {
                     policy,
                     limits,
                     isolation,
+                    keep_warm: self.keep_warm.unwrap_or_default(),
                 };
                 Ok((definition, package_lock))
             }

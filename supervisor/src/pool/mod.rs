@@ -1,89 +1,68 @@
 //! Which process serves which execution.
 //!
 //! ```text
-//!  spare guest ──┐                          ┌── given back (idle) ──► kept for its key ──► retired
+//!  spare guest ──┐                          ┌── given back (idle) ──► kept for its binding ──► retired
 //!                ├──► Lease (guest + host) ─┤
-//!  spare host  ──┘    initialized           └── hung, lost or used up ──► killed
+//!  spare host  ──┘    initialized           └── hung, lost, grown or used up ──► killed
 //! ```
 //!
-//! A process runs one execution at a time. What it is kept for (its key) follows the environment's
-//! isolation: under the default, nobody but the agent whom it served ever gets it again. Idle
-//! processes retire least recently used first, and after a time. This module knows nothing of HTTP
-//! and nothing of what programs do.
+//! A process runs one execution at a time. What it is kept for (its binding) follows the environment's
+//! isolation: under the default, nobody but the agent whom it served ever gets it again. Idle processes
+//! retire after a time, and least recently used first when they hold more memory than they may. Spares
+//! and whatever somebody waits for are started one after another, off the path of requests that need
+//! none. Decisions are `schedule`'s; this module knows nothing of HTTP and nothing of what programs do.
 
-mod idle;
+mod kept;
+mod key;
+mod schedule;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use idle::Idle;
+use tokio::sync::oneshot;
 
+use key::{Binding, Version};
+use schedule::{Schedule, Waiter};
+
+use crate::config::PolicyName;
 use crate::config::limits::{self, Capacity};
-use crate::config::{GuestIsolation, HostIsolation, Policy};
 use crate::environment::{Environment, start_host};
 use crate::ids::{AgentId, EnvironmentName};
 use crate::runtime::Tasks;
-use crate::worker::{BoundHost, Guest, HostError, LaunchError, Launcher, LoadedHost, Snapshot};
+use crate::worker::{
+    BoundHost, Guest, GuestMake, HostError, LaunchError, Launcher, LoadedHost, Snapshot, SpareGuest,
+};
 
-/// One version of one environment.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Version {
-    name: EnvironmentName,
-    etag: String,
-}
-
-impl Version {
-    fn of(environment: &Environment) -> Version {
-        Version { name: environment.name().clone(), etag: environment.etag.clone() }
-    }
-}
-
-/// Whom an idle process is kept for; without an agent, for any of the environment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Binding {
-    version: Version,
-    agent: Option<AgentId>,
-}
-
-/// A host and what it was loaded from, which must outlive it.
-struct KeptHost {
-    host: BoundHost,
-    environment: Arc<Environment>,
-}
-
+/// A loaded host and what it was loaded from, which must outlive it.
 struct SpareHost {
     host: LoadedHost,
     _environment: Arc<Environment>,
 }
 
-/// What a guest is given at its start, and cannot be changed afterwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Make {
-    memory_bytes_max: u64,
-    jit: bool,
+/// The same, initialized.
+struct KeptHost {
+    host: BoundHost,
+    environment: Arc<Environment>,
 }
 
-impl Make {
-    fn of(policy: &Policy) -> Make {
-        Make { memory_bytes_max: policy.memory_bytes_max, jit: policy.jit }
-    }
+/// What somebody who waits is given.
+enum Served<U, P> {
+    Spare(U),
+    Bound(P),
 }
 
-/// Guests of one make that nobody has used.
-struct Spares {
-    policy: Policy,
-    ready: Vec<Guest>,
-    starting: usize,
-}
+type Reply<U, P, E> = oneshot::Sender<Result<Served<U, P>, E>>;
+type Guests =
+    Schedule<GuestMake, Binding, EnvironmentName, SpareGuest, Guest, Reply<SpareGuest, Guest, LaunchError>>;
+type Hosts =
+    Schedule<Version, Binding, EnvironmentName, SpareHost, KeptHost, Reply<SpareHost, KeptHost, HostError>>;
 
+#[derive(Default)]
 struct State {
-    spare_guests: HashMap<Make, Spares>,
-    guests: Idle<Binding, Guest>,
-    spare_hosts: Idle<Version, SpareHost>,
-    /// Versions for which a spare host is starting.
-    starting_hosts: HashSet<Version>,
-    hosts: Idle<Binding, KeptHost>,
+    guests: Guests,
+    hosts: Hosts,
+    /// Nothing is kept any more.
     closed: bool,
 }
 
@@ -97,6 +76,8 @@ pub enum LeaseError {
     Start(HostError),
     #[error("{0}")]
     Guest(#[from] LaunchError),
+    #[error("nobody answered")]
+    Unanswered,
 }
 
 #[derive(Clone)]
@@ -118,17 +99,19 @@ pub struct Lease {
     pub host: BoundHost,
 }
 
+/// What has to end, outside of the lock.
+#[must_use]
+#[derive(Default)]
+struct Retired {
+    guests: Vec<Guest>,
+    hosts: Vec<KeptHost>,
+    spare_hosts: Vec<SpareHost>,
+}
+
 impl Pool {
     pub fn new(launcher: Launcher, snapshot: Snapshot, tasks: Tasks, capacity: Capacity) -> Pool {
-        let state = State {
-            spare_guests: HashMap::new(),
-            guests: Idle::new(capacity.idle_processes_max),
-            spare_hosts: Idle::new(capacity.idle_processes_max),
-            starting_hosts: HashSet::new(),
-            hosts: Idle::new(capacity.idle_processes_max),
-            closed: false,
-        };
-        Pool { shared: Arc::new(Shared { launcher, snapshot, tasks, capacity, state: Mutex::new(state) }) }
+        let state = Mutex::new(State::default());
+        Pool { shared: Arc::new(Shared { launcher, snapshot, tasks, capacity, state }) }
     }
 
     /// A guest and a host for the agent, the host initialized.
@@ -139,211 +122,290 @@ impl Pool {
             (Ok(guest), Ok(host)) => Ok(Lease { guest, host }),
             (Err(error), Ok(host)) => {
                 self.give_back_host(environment, agent, host);
-                Err(error.into())
+                Err(error)
             }
             (Ok(guest), Err(error)) => {
                 self.give_back_guest(environment, agent, guest);
                 Err(error)
             }
-            (Err(error), Err(_)) => Err(error.into()),
+            (Err(error), Err(_)) => Err(error),
+        }
+    }
+
+    /// A guest alone.
+    pub async fn guest(&self, environment: &Arc<Environment>, agent: &AgentId) -> Result<Guest, LeaseError> {
+        let make = GuestMake::of(&environment.policy);
+        let binding = Binding::of_guest(environment, agent);
+        let answer = {
+            let mut state = self.state();
+            let spare_guests = if state.closed { 0 } else { self.shared.capacity.spare_guests };
+            let guests = &mut state.guests;
+            let bound = binding.as_ref().and_then(|binding| guests.bound.take(binding, Guest::is_usable));
+            if let Some(guest) = bound {
+                return Ok(guest);
+            }
+            guests.set_target(make, spare_guests);
+            match guests.spares.take(&make, SpareGuest::is_usable) {
+                Some(spare) => Ok(Served::Spare(spare)),
+                None => {
+                    let (reply, answer) = oneshot::channel();
+                    let group = environment.name().clone();
+                    guests.wait(Waiter { source: make, binding, group, reply });
+                    Err(answer)
+                }
+            }
+        };
+        self.start_what_is_lacking();
+        let served = match answer {
+            Ok(served) => served,
+            Err(answer) => answer.await.map_err(|_| LeaseError::Unanswered)??,
+        };
+        Ok(match served {
+            Served::Bound(guest) => guest,
+            Served::Spare(spare) => spare.bind(),
+        })
+    }
+
+    async fn host(&self, environment: &Arc<Environment>, agent: &AgentId) -> Result<BoundHost, LeaseError> {
+        let backends = &environment.definition.backend_urls;
+        loop {
+            let loaded = match self.some_host(environment, agent).await? {
+                Served::Spare(SpareHost { host, .. }) => host,
+                Served::Bound(KeptHost { mut host, .. }) => {
+                    if !host.proves_idle() {
+                        continue;
+                    }
+                    match host.rebind(agent, backends).await {
+                        Ok(host) => return Ok(host),
+                        // What an earlier agent left of the host is not this one's failure.
+                        Err(error) => {
+                            tracing::info!(environment = %environment.name(), %error, "a host could not be rebound");
+                            continue;
+                        }
+                    }
+                }
+            };
+            return loaded.initialize(agent, backends).await.map_err(LeaseError::Initialize);
+        }
+    }
+
+    async fn some_host(
+        &self,
+        environment: &Arc<Environment>,
+        agent: &AgentId,
+    ) -> Result<Served<SpareHost, KeptHost>, LeaseError> {
+        let version = Version::of(environment);
+        let binding = Binding::of_host(environment, agent);
+        let answer = {
+            let mut state = self.state();
+            let spare_hosts = match state.closed || environment.is_retired() {
+                true => 0,
+                false => self.shared.capacity.spare_hosts,
+            };
+            let hosts = &mut state.hosts;
+            if let Some(kept) = hosts.bound.take(&binding, |kept| kept.host.is_usable()) {
+                return Ok(Served::Bound(kept));
+            }
+            hosts.set_target(version.clone(), spare_hosts);
+            match hosts.spares.take(&version, |spare| spare.host.is_usable()) {
+                Some(spare) => Ok(Served::Spare(spare)),
+                None => {
+                    let (reply, answer) = oneshot::channel();
+                    let group = environment.name().clone();
+                    hosts.wait(Waiter { source: version, binding: Some(binding), group, reply });
+                    Err(answer)
+                }
+            }
+        };
+        self.start_what_is_lacking();
+        match answer {
+            Ok(served) => Ok(served),
+            Err(answer) => answer.await.map_err(|_| LeaseError::Unanswered)?.map_err(LeaseError::Start),
         }
     }
 
     /// Takes back a guest that proved idle.
     pub fn give_back_guest(&self, environment: &Arc<Environment>, agent: &AgentId, guest: Guest) {
-        let isolation = environment.isolation.guest;
-        if isolation == GuestIsolation::Execution || guest.executions >= limits::EXECUTIONS_PER_PROCESS_MAX {
-            return;
-        }
-        let agent = (isolation == GuestIsolation::Agent).then(|| agent.clone());
-        let mut state = self.state();
-        if !state.closed && !environment.is_retired() {
-            let binding = Binding { version: Version::of(environment), agent };
-            drop(state.guests.put(binding, guest, Instant::now()));
-        }
+        let Some(binding) = Binding::of_guest(environment, agent) else { return };
+        let used_up = guest.executions >= limits::EXECUTIONS_PER_PROCESS_MAX || guest.has_grown();
+        let retired = {
+            let mut state = self.state();
+            if used_up || environment.is_retired() {
+                return;
+            }
+            let served = Served::Bound(guest);
+            if let Some(Served::Bound(guest)) = serve(|| state.guests.next_of_binding(&binding), served) {
+                let bytes = guest.process.memory_bytes();
+                state.guests.bound.put(binding, guest, bytes, Instant::now());
+            }
+            state.trim(&self.shared.capacity)
+        };
+        self.retire(retired);
     }
 
     /// Takes back a host with no open call.
     pub fn give_back_host(&self, environment: &Arc<Environment>, agent: &AgentId, host: BoundHost) {
-        let agent = (environment.isolation.host == HostIsolation::Agent).then(|| agent.clone());
-        let binding = Binding { version: Version::of(environment), agent };
+        let binding = Binding::of_host(environment, agent);
+        let used_up = host.executions >= limits::EXECUTIONS_PER_PROCESS_MAX || host.has_grown();
         let kept = KeptHost { host, environment: Arc::clone(environment) };
-        let used_up = kept.host.executions >= limits::EXECUTIONS_PER_PROCESS_MAX;
         let retired = {
             let mut state = self.state();
-            if state.closed || used_up || environment.is_retired() {
-                vec![kept]
+            if used_up || environment.is_retired() {
+                Retired { hosts: vec![kept], ..Retired::default() }
             } else {
-                state.hosts.put(binding, kept, Instant::now())
+                let served = Served::Bound(kept);
+                if let Some(Served::Bound(kept)) = serve(|| state.hosts.next_of_binding(&binding), served) {
+                    let bytes = kept.host.memory_bytes();
+                    state.hosts.bound.put(binding, kept, bytes, Instant::now());
+                }
+                state.trim(&self.shared.capacity)
             }
         };
         self.retire(retired);
     }
 
-    /// Keeps a loaded host for the next agent.
+    /// Keeps a loaded host for whoever comes first.
     pub fn offer_host(&self, environment: &Arc<Environment>, host: LoadedHost) {
-        let mut state = self.state();
-        if !state.closed && !environment.is_retired() {
-            let spare = SpareHost { host, _environment: Arc::clone(environment) };
-            drop(state.spare_hosts.put(Version::of(environment), spare, Instant::now()));
-        }
+        let retired = {
+            let mut state = self.state();
+            if state.closed || environment.is_retired() {
+                return;
+            }
+            let version = Version::of(environment);
+            state.hosts.set_target(version.clone(), self.shared.capacity.spare_hosts.max(1));
+            state.take_spare_host(&version, host);
+            state.trim(&self.shared.capacity)
+        };
+        self.retire(retired);
     }
 
     /// Retires everything that was kept for an environment that is no more.
     pub fn forget(&self, environment: &Environment) {
         environment.retire();
-        let version = Version::of(environment);
         let retired = {
             let mut state = self.state();
-            drop(state.guests.remove(|binding| binding.version == version));
-            drop(state.spare_hosts.remove(|spare| *spare == version));
-            state.hosts.remove(|binding| binding.version == version)
+            let guests = state.guests.bound.remove(|binding, _| binding.version.is(environment));
+            state.hosts.retain_targets(|version| !version.is(environment));
+            let spare_hosts = state.hosts.spares.remove(|version, _| version.is(environment));
+            let hosts = state.hosts.bound.remove(|binding, _| binding.version.is(environment));
+            Retired { guests, hosts, spare_hosts }
         };
         self.retire(retired);
     }
 
-    /// Retires what was idle for too long, and replaces spares that have ended. Called regularly.
-    /// `policies` are those of the environments that there are: spares of others are given up.
-    pub fn sweep(&self, policies: impl Iterator<Item = Policy>) {
-        let wanted: HashSet<Make> = policies.map(|policy| Make::of(&policy)).collect();
-        let lacking: Vec<Policy> = {
+    /// Gets spares ready for environments. Called at the start, and regularly: it retires what was idle for
+    /// too long, gives up spares that no environment can use, and replaces those that have ended.
+    pub fn keep_house(&self, environments: &[Arc<Environment>]) {
+        let mut makes: HashSet<GuestMake> =
+            environments.iter().map(|environment| GuestMake::of(&environment.policy)).collect();
+        makes.insert(GuestMake::of(&PolicyName::default().load()));
+        let now = Instant::now();
+        let retired = {
             let mut state = self.state();
-            state.spare_guests.retain(|make, spares| spares.starting > 0 || wanted.contains(make));
-            for spares in state.spare_guests.values_mut() {
-                spares.ready.retain(Guest::is_usable);
+            if state.closed {
+                return;
             }
-            state.spare_guests.values().map(|spares| spares.policy.clone()).collect()
-        };
-        for policy in lacking {
-            self.refill_guests(&policy);
-        }
-        let Some(before) = Instant::now().checked_sub(self.shared.capacity.idle_max) else { return };
-        let retired = {
-            let mut state = self.state();
-            drop(state.guests.expire(before));
-            drop(state.spare_hosts.expire(before));
-            state.hosts.expire(before)
+            state.guests.retain_targets(|make| makes.contains(make));
+            drop(state.guests.spares.remove(|make, spare| !makes.contains(make) || !spare.is_usable()));
+            drop(state.hosts.spares.remove(|_, spare| !spare.host.is_usable()));
+            for make in makes {
+                state.guests.set_target(make, self.shared.capacity.spare_guests);
+            }
+            for environment in environments.iter().filter(|environment| environment.definition.keep_warm) {
+                let version = Version::of(environment);
+                state.hosts.spares.renew(&version, now);
+                state.hosts.set_target(version, self.shared.capacity.spare_hosts.max(1));
+            }
+            now.checked_sub(self.shared.capacity.idle_max)
+                .map_or_else(Retired::default, |before| state.expire(before))
         };
         self.retire(retired);
+        self.start_what_is_lacking();
     }
 
-    /// Ends everything; hosts may clean up. A shutdown waits for that.
+    /// Ends everything that serves nobody; hosts may clean up. What still comes is served, and nothing is kept.
     pub fn close(&self) {
         let retired = {
             let mut state = self.state();
             state.closed = true;
-            state.spare_guests.clear();
-            drop(state.guests.remove(|_| true));
-            drop(state.spare_hosts.remove(|_| true));
-            state.hosts.remove(|_| true)
+            state.guests.retain_targets(|_| false);
+            state.hosts.retain_targets(|_| false);
+            drop(state.guests.spares.remove(|_, _| true));
+            state.trim(&self.shared.capacity)
         };
         self.retire(retired);
     }
 
-    /// Starts guests of a policy until there are as many spares as there should be.
-    pub fn refill_guests(&self, policy: &Policy) {
+    /// Starts what waiters and then spares lack, as many at once as may be.
+    fn start_what_is_lacking(&self) {
         let mut state = self.state();
-        let closed = state.closed;
-        let new = || Spares { policy: policy.clone(), ready: Vec::new(), starting: 0 };
-        let spares = state.spare_guests.entry(Make::of(policy)).or_insert_with(new);
-        let wanted = self.shared.capacity.spare_guests.saturating_sub(spares.ready.len() + spares.starting);
-        spares.starting += if closed { 0 } else { wanted };
-        drop(state);
-        for _ in 0..if closed { 0 } else { wanted } {
-            let pool = self.clone();
-            let policy = policy.clone();
-            self.shared.tasks.spawn(async move { pool.start_spare(&policy).await });
+        state.guests.forget(oneshot::Sender::is_closed);
+        state.hosts.forget(oneshot::Sender::is_closed);
+        for for_waiters in [true, false] {
+            // Guests and hosts in turn: whoever is new needs one of each.
+            let mut more = true;
+            while more && state.starting() < self.shared.capacity.starts_max {
+                let guest = state.guests.next_start(for_waiters);
+                let has_room = state.starting() < self.shared.capacity.starts_max;
+                let host = if has_room { state.hosts.next_start(for_waiters) } else { None };
+                more = guest.is_some() || host.is_some();
+                if let Some(make) = guest {
+                    let pool = self.clone();
+                    self.shared.tasks.spawn(async move { pool.start_guest(make).await });
+                }
+                if let Some(version) = host {
+                    let pool = self.clone();
+                    self.shared.tasks.spawn(async move { pool.start_host(version).await });
+                }
+            }
         }
     }
 
-    async fn start_spare(&self, policy: &Policy) {
-        let started = Guest::start(&self.shared.launcher, &self.shared.snapshot, policy).await;
-        let mut state = self.state();
-        let closed = state.closed;
-        let Some(spares) = state.spare_guests.get_mut(&Make::of(policy)) else { return };
-        spares.starting = spares.starting.saturating_sub(1);
-        match started {
-            Ok(guest) if !closed => spares.ready.push(guest),
-            Ok(_) => {}
-            Err(error) => tracing::error!(%error, "a spare guest could not be started"),
-        }
-    }
-
-    /// A guest alone.
-    pub async fn guest(&self, environment: &Arc<Environment>, agent: &AgentId) -> Result<Guest, LaunchError> {
-        let isolation = environment.isolation.guest;
-        let agent = (isolation == GuestIsolation::Agent).then(|| agent.clone());
-        let binding = Binding { version: Version::of(environment), agent };
-        let policy = &environment.policy;
-        let found = {
+    async fn start_guest(&self, make: GuestMake) {
+        let started = SpareGuest::start(&self.shared.launcher, &self.shared.snapshot, make).await;
+        {
             let mut state = self.state();
-            let kept = if isolation == GuestIsolation::Execution {
-                None
-            } else {
-                state.guests.take(&binding, Guest::is_usable)
-            };
-            kept.or_else(|| {
-                let spares = &mut state.spare_guests.get_mut(&Make::of(policy))?.ready;
-                spares.retain(Guest::is_usable);
-                (!spares.is_empty()).then(|| spares.remove(0))
-            })
-        };
-        self.refill_guests(policy);
-        match found {
-            Some(guest) => Ok(guest),
-            None => Guest::start(&self.shared.launcher, &self.shared.snapshot, policy).await,
-        }
-    }
-
-    async fn host(&self, environment: &Arc<Environment>, agent: &AgentId) -> Result<BoundHost, LeaseError> {
-        let shared_host = environment.isolation.host == HostIsolation::Environment;
-        let version = Version::of(environment);
-        let binding = Binding { version: version.clone(), agent: (!shared_host).then(|| agent.clone()) };
-        let backends = &environment.definition.backend_urls;
-        let kept = self.state().hosts.take(&binding, |kept| kept.host.is_usable());
-        if let Some(KeptHost { mut host, .. }) = kept
-            && host.proves_idle()
-        {
-            match host.rebind(agent, backends).await {
-                Ok(host) => return Ok(host),
-                // What an earlier agent left of the host is not this one's failure.
-                Err(error) => {
-                    tracing::info!(environment = %environment.name(), %error, "a host could not be rebound")
-                }
-            }
-        }
-        let spare = self.state().spare_hosts.take(&version, |spare| spare.host.is_usable());
-        let loaded = match spare {
-            Some(SpareHost { host, .. }) => host,
-            None => start_host(&self.shared.launcher, environment).await.map_err(LeaseError::Start)?,
-        };
-        self.replace_spare_host(environment);
-        loaded.initialize(agent, backends).await.map_err(LeaseError::Initialize)
-    }
-
-    fn replace_spare_host(&self, environment: &Arc<Environment>) {
-        let version = Version::of(environment);
-        let mut state = self.state();
-        if state.closed || state.spare_hosts.holds(&version) || !state.starting_hosts.insert(version.clone())
-        {
-            return;
-        }
-        drop(state);
-        let pool = self.clone();
-        let environment = Arc::clone(environment);
-        self.shared.tasks.spawn(async move {
-            let started = start_host(&pool.shared.launcher, &environment).await;
-            pool.state().starting_hosts.remove(&version);
+            state.guests.start_ended(&make);
             match started {
-                Ok(host) => pool.offer_host(&environment, host),
-                Err(error) => {
-                    tracing::error!(environment = %environment.name(), %error, "a spare host could not be started");
-                }
+                Ok(spare) => state.take_spare_guest(make, spare),
+                Err(error) => match state.guests.next_of_source(&make) {
+                    // Nobody may be waiting any more.
+                    Some(reply) => drop(reply.send(Err(error))),
+                    None => tracing::error!(%error, "a spare guest could not be started"),
+                },
             }
-        });
+        }
+        self.start_what_is_lacking();
     }
 
-    fn retire(&self, hosts: Vec<KeptHost>) {
+    async fn start_host(&self, version: Version) {
+        let started = start_host(&self.shared.launcher, &version.0).await;
+        let retired = {
+            let mut state = self.state();
+            state.hosts.start_ended(&version);
+            match started {
+                Ok(host) => state.take_spare_host(&version, host),
+                Err(error) => {
+                    // One that cannot be started is not tried again until somebody needs it.
+                    state.hosts.set_target(version.clone(), 0);
+                    match state.hosts.next_of_source(&version) {
+                        Some(reply) => drop(reply.send(Err(error))),
+                        None => {
+                            let environment = version.0.name();
+                            tracing::error!(%environment, %error, "a spare host could not be started");
+                        }
+                    }
+                }
+            }
+            state.trim(&self.shared.capacity)
+        };
+        self.retire(retired);
+        self.start_what_is_lacking();
+    }
+
+    fn retire(&self, retired: Retired) {
+        let Retired { guests, hosts, spare_hosts } = retired;
+        drop((guests, spare_hosts));
         for KeptHost { host, environment } in hosts {
             self.shared.tasks.spawn(async move {
                 host.deinitialize().await;
@@ -355,4 +417,82 @@ impl Pool {
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl State {
+    fn starting(&self) -> usize {
+        self.guests.starting() + self.hosts.starting()
+    }
+
+    fn take_spare_guest(&mut self, make: GuestMake, spare: SpareGuest) {
+        if let Some(Served::Spare(spare)) = serve(|| self.guests.next_of_source(&make), Served::Spare(spare))
+        {
+            let bytes = spare.memory_bytes();
+            // One that is too many is ended.
+            drop(self.guests.keep_spare(make, spare, bytes, Instant::now()));
+        }
+    }
+
+    fn take_spare_host(&mut self, version: &Version, host: LoadedHost) {
+        let spare = SpareHost { host, _environment: Arc::clone(&version.0) };
+        if let Some(Served::Spare(spare)) = serve(|| self.hosts.next_of_source(version), Served::Spare(spare))
+        {
+            let bytes = spare.host.memory_bytes();
+            drop(self.hosts.keep_spare(version.clone(), spare, bytes, Instant::now()));
+        }
+    }
+
+    /// Gives up the least recently used until what is kept is within its bounds.
+    fn trim(&mut self, capacity: &Capacity) -> Retired {
+        let mut retired = Retired::default();
+        loop {
+            let (guests, hosts, spare_hosts) =
+                (&mut self.guests.bound, &mut self.hosts.bound, &mut self.hosts.spares);
+            let bytes = guests.bytes() + hosts.bytes() + spare_hosts.bytes();
+            let count = guests.len() + hosts.len() + spare_hosts.len();
+            let (bytes_max, count_max) =
+                if self.closed { (0, 0) } else { (capacity.idle_bytes_max, capacity.idle_processes_max) };
+            if bytes <= bytes_max && count <= count_max {
+                return retired;
+            }
+            let ages = [guests.oldest(), hosts.oldest(), spare_hosts.oldest()];
+            let oldest = ages.iter().flatten().min().copied();
+            if guests.oldest() == oldest {
+                retired.guests.extend(guests.evict().map(|(_, guest)| guest));
+            } else if hosts.oldest() == oldest {
+                retired.hosts.extend(hosts.evict().map(|(_, host)| host));
+            } else if let Some((version, spare)) = spare_hosts.evict() {
+                self.hosts.set_target(version, 0);
+                retired.spare_hosts.push(spare);
+            }
+        }
+    }
+
+    fn expire(&mut self, before: Instant) -> Retired {
+        let spare_hosts = self.hosts.spares.expire(before);
+        for (version, _) in &spare_hosts {
+            self.hosts.set_target(version.clone(), 0);
+        }
+        Retired {
+            guests: self.guests.bound.expire(before).into_iter().map(|(_, guest)| guest).collect(),
+            hosts: self.hosts.bound.expire(before).into_iter().map(|(_, host)| host).collect(),
+            spare_hosts: spare_hosts.into_iter().map(|(_, spare)| spare).collect(),
+        }
+    }
+}
+
+/// Gives a process to the first who still waits for it; without anybody, it comes back.
+fn serve<U, P, E>(
+    mut next: impl FnMut() -> Option<Reply<U, P, E>>,
+    served: Served<U, P>,
+) -> Option<Served<U, P>> {
+    let mut given = Ok(served);
+    while let Some(reply) = next() {
+        match reply.send(given) {
+            Ok(()) => return None,
+            // It gave up in this moment.
+            Err(back) => given = back,
+        }
+    }
+    given.ok()
 }

@@ -58,6 +58,8 @@ pub struct BoundHost {
     pub executions: u32,
     /// The latest of them.
     latest: Option<ExecutionId>,
+    /// The memory that it held before it was initialized.
+    loaded_bytes: u64,
 }
 
 struct Link {
@@ -116,19 +118,39 @@ impl LoadedHost {
     ) -> Result<BoundHost, HostError> {
         let message = ToHost::Initialize { agent_id: agent.to_string(), backends: backends.clone() };
         let link = self.link;
+        let loaded_bytes = link.process.memory_bytes();
         link.request("Initialize", &message, limits::INITIALIZE_TIME_MAX, |answer| {
             matches!(answer, FromHost::Initialized {})
         })
         .await
-        .map(|link| BoundHost { link, agent: agent.clone(), executions: 0, latest: None })
+        .map(|link| BoundHost {
+            link,
+            agent: agent.clone(),
+            executions: 0,
+            latest: None,
+            loaded_bytes,
+        })
     }
 
     pub fn is_usable(&self) -> bool {
         self.link.is_usable()
     }
+
+    pub fn memory_bytes(&self) -> u64 {
+        self.link.process.memory_bytes()
+    }
 }
 
 impl BoundHost {
+    pub fn memory_bytes(&self) -> u64 {
+        self.link.process.memory_bytes()
+    }
+
+    /// Whether it holds so much more memory than before that it is better replaced.
+    pub fn has_grown(&self) -> bool {
+        self.memory_bytes() > self.loaded_bytes + limits::HOST_GROWTH_BYTES_MAX
+    }
+
     pub fn is_usable(&self) -> bool {
         self.link.is_usable()
     }
@@ -163,10 +185,10 @@ impl BoundHost {
         if self.agent == *agent {
             return Ok(self);
         }
-        let BoundHost { link, executions, latest, .. } = self;
+        let BoundHost { link, executions, latest, loaded_bytes, .. } = self;
         let link = link.deinitialize().await?;
         let bound = LoadedHost { link }.initialize(agent, backends).await?;
-        Ok(BoundHost { executions, latest, ..bound })
+        Ok(BoundHost { executions, latest, loaded_bytes, ..bound })
     }
 
     /// Takes up an execution, and gives back the one before with what the host did since. What it did for

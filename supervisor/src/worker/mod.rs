@@ -3,7 +3,7 @@
 //! ```text
 //!  Launcher ──Launch──► Process (one task owns child, control group, user id and folder)
 //!     │                    │
-//!     │                    ├── Guest            ready for programs
+//!     │                    ├── SpareGuest ──bind──► Guest
 //!     │                    ├── LoadedHost ──initialize──► BoundHost
 //!     │                    └── anything that runs to its end: npm, probes
 //!     └── Layers: what this machine can enforce, found out by trying
@@ -27,7 +27,7 @@ mod spawner;
 mod tree;
 
 pub use cgroup::GroupUsage;
-pub use guest::Guest;
+pub use guest::{Guest, GuestMake, SpareGuest};
 pub use host::{BoundHost, HostError, HostSpec, LoadedHost};
 pub use launcher::{Launch, LaunchError, Launcher, Program, places};
 pub use layers::{LayerState, LayersError};

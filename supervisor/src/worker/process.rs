@@ -129,6 +129,12 @@ impl Process {
         self.meter.usage()
     }
 
+    /// The memory that it holds now; without a control group, what an idle process takes.
+    pub fn memory_bytes(&self) -> u64 {
+        let counted = self.meter.group.as_ref().and_then(|group| group.memory_bytes());
+        counted.unwrap_or(limits::PROCESS_BYTES_ESTIMATE)
+    }
+
     pub fn reset_peak(&self) {
         if let Some(group) = &self.meter.group {
             group.reset_peak();

@@ -161,6 +161,15 @@ impl Group {
         }
     }
 
+    /// The memory that it holds now.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        match self {
+            Group::V1(group) => &group.memory,
+            Group::V2(group) => &group.memory,
+        }
+        .number()
+    }
+
     /// Lets `usage` report the peak from now on, where the kernel can.
     pub fn reset_peak(&self) {
         self.peak().reset();

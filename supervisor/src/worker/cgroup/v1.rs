@@ -66,8 +66,9 @@ impl Hierarchy {
         Ok(Group {
             folders,
             peak: Counter::open_resettable(&memory, "memory.max_usage_in_bytes"),
+            memory: Counter::open(&memory, "memory.usage_in_bytes"),
             cpu: self.cpuacct.as_ref().map(|folder| Counter::open(&folder.join(name), "cpuacct.usage")),
-            memory,
+            memory_folder: memory,
         })
     }
 }
@@ -76,7 +77,8 @@ impl Hierarchy {
 pub struct Group {
     pub folders: Vec<PathBuf>,
     pub peak: Counter,
-    memory: PathBuf,
+    pub memory: Counter,
+    memory_folder: PathBuf,
     cpu: Option<Counter>,
 }
 
@@ -86,6 +88,6 @@ impl Group {
     }
 
     pub fn out_of_memory_kills(&self) -> u64 {
-        Counter::open(&self.memory, "memory.oom_control").number_of("oom_kill ").unwrap_or(0)
+        Counter::open(&self.memory_folder, "memory.oom_control").number_of("oom_kill ").unwrap_or(0)
     }
 }

@@ -58,6 +58,7 @@ impl Hierarchy {
         }
         Ok(Group {
             peak: Counter::open_resettable(&folder, "memory.peak"),
+            memory: Counter::open(&folder, "memory.current"),
             cpu: Counter::open(&folder, "cpu.stat"),
             folders: vec![folder],
         })
@@ -93,6 +94,7 @@ pub struct Group {
     pub folders: Vec<PathBuf>,
     /// From Linux 6.12 a write resets it, for the descriptor that wrote.
     pub peak: Counter,
+    pub memory: Counter,
     cpu: Counter,
 }
 
