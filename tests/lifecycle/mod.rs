@@ -1,6 +1,7 @@
 //! How supervisors end, and what the next one finds.
 
 mod faults;
+mod kept;
 mod ordinary_user;
 
 use std::collections::HashSet;

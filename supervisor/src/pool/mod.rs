@@ -15,6 +15,7 @@
 mod kept;
 mod key;
 mod schedule;
+mod state;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,48 +24,17 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use key::{Binding, Version};
-use schedule::{Schedule, Waiter};
+use schedule::Waiter;
+use state::{KeptHost, Retired, Served, SpareHost, State, serve};
 
 use crate::config::PolicyName;
 use crate::config::limits::{self, Capacity};
 use crate::environment::{Environment, start_host};
-use crate::ids::{AgentId, EnvironmentName};
+use crate::ids::AgentId;
 use crate::runtime::Tasks;
 use crate::worker::{
     BoundHost, Guest, GuestMake, HostError, LaunchError, Launcher, LoadedHost, Snapshot, SpareGuest,
 };
-
-/// A loaded host and what it was loaded from, which must outlive it.
-struct SpareHost {
-    host: LoadedHost,
-    _environment: Arc<Environment>,
-}
-
-/// The same, initialized.
-struct KeptHost {
-    host: BoundHost,
-    environment: Arc<Environment>,
-}
-
-/// What somebody who waits is given.
-enum Served<U, P> {
-    Spare(U),
-    Bound(P),
-}
-
-type Reply<U, P, E> = oneshot::Sender<Result<Served<U, P>, E>>;
-type Guests =
-    Schedule<GuestMake, Binding, EnvironmentName, SpareGuest, Guest, Reply<SpareGuest, Guest, LaunchError>>;
-type Hosts =
-    Schedule<Version, Binding, EnvironmentName, SpareHost, KeptHost, Reply<SpareHost, KeptHost, HostError>>;
-
-#[derive(Default)]
-struct State {
-    guests: Guests,
-    hosts: Hosts,
-    /// Nothing is kept any more.
-    closed: bool,
-}
 
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
@@ -97,15 +67,6 @@ struct Shared {
 pub struct Lease {
     pub guest: Guest,
     pub host: BoundHost,
-}
-
-/// What has to end, outside of the lock.
-#[must_use]
-#[derive(Default)]
-struct Retired {
-    guests: Vec<Guest>,
-    hosts: Vec<KeptHost>,
-    spare_hosts: Vec<SpareHost>,
 }
 
 impl Pool {
@@ -368,11 +329,15 @@ impl Pool {
             state.guests.start_ended(&make);
             match started {
                 Ok(spare) => state.take_spare_guest(make, spare),
-                Err(error) => match state.guests.next_of_source(&make) {
-                    // Nobody may be waiting any more.
-                    Some(reply) => drop(reply.send(Err(error))),
-                    None => tracing::error!(%error, "a spare guest could not be started"),
-                },
+                Err(error) => {
+                    // Spares are tried again by the next housekeeping, and not at once for ever.
+                    state.guests.set_target(make, 0);
+                    match state.guests.next_of_source(&make) {
+                        // Nobody may be waiting any more.
+                        Some(reply) => drop(reply.send(Err(error))),
+                        None => tracing::error!(%error, "a spare guest could not be started"),
+                    }
+                }
             }
         }
         self.start_what_is_lacking();
@@ -417,82 +382,4 @@ impl Pool {
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl State {
-    fn starting(&self) -> usize {
-        self.guests.starting() + self.hosts.starting()
-    }
-
-    fn take_spare_guest(&mut self, make: GuestMake, spare: SpareGuest) {
-        if let Some(Served::Spare(spare)) = serve(|| self.guests.next_of_source(&make), Served::Spare(spare))
-        {
-            let bytes = spare.memory_bytes();
-            // One that is too many is ended.
-            drop(self.guests.keep_spare(make, spare, bytes, Instant::now()));
-        }
-    }
-
-    fn take_spare_host(&mut self, version: &Version, host: LoadedHost) {
-        let spare = SpareHost { host, _environment: Arc::clone(&version.0) };
-        if let Some(Served::Spare(spare)) = serve(|| self.hosts.next_of_source(version), Served::Spare(spare))
-        {
-            let bytes = spare.host.memory_bytes();
-            drop(self.hosts.keep_spare(version.clone(), spare, bytes, Instant::now()));
-        }
-    }
-
-    /// Gives up the least recently used until what is kept is within its bounds.
-    fn trim(&mut self, capacity: &Capacity) -> Retired {
-        let mut retired = Retired::default();
-        loop {
-            let (guests, hosts, spare_hosts) =
-                (&mut self.guests.bound, &mut self.hosts.bound, &mut self.hosts.spares);
-            let bytes = guests.bytes() + hosts.bytes() + spare_hosts.bytes();
-            let count = guests.len() + hosts.len() + spare_hosts.len();
-            let (bytes_max, count_max) =
-                if self.closed { (0, 0) } else { (capacity.idle_bytes_max, capacity.idle_processes_max) };
-            if bytes <= bytes_max && count <= count_max {
-                return retired;
-            }
-            let ages = [guests.oldest(), hosts.oldest(), spare_hosts.oldest()];
-            let oldest = ages.iter().flatten().min().copied();
-            if guests.oldest() == oldest {
-                retired.guests.extend(guests.evict().map(|(_, guest)| guest));
-            } else if hosts.oldest() == oldest {
-                retired.hosts.extend(hosts.evict().map(|(_, host)| host));
-            } else if let Some((version, spare)) = spare_hosts.evict() {
-                self.hosts.set_target(version, 0);
-                retired.spare_hosts.push(spare);
-            }
-        }
-    }
-
-    fn expire(&mut self, before: Instant) -> Retired {
-        let spare_hosts = self.hosts.spares.expire(before);
-        for (version, _) in &spare_hosts {
-            self.hosts.set_target(version.clone(), 0);
-        }
-        Retired {
-            guests: self.guests.bound.expire(before).into_iter().map(|(_, guest)| guest).collect(),
-            hosts: self.hosts.bound.expire(before).into_iter().map(|(_, host)| host).collect(),
-            spare_hosts: spare_hosts.into_iter().map(|(_, spare)| spare).collect(),
-        }
-    }
-}
-
-/// Gives a process to the first who still waits for it; without anybody, it comes back.
-fn serve<U, P, E>(
-    mut next: impl FnMut() -> Option<Reply<U, P, E>>,
-    served: Served<U, P>,
-) -> Option<Served<U, P>> {
-    let mut given = Ok(served);
-    while let Some(reply) = next() {
-        match reply.send(given) {
-            Ok(()) => return None,
-            // It gave up in this moment.
-            Err(back) => given = back,
-        }
-    }
-    given.ok()
 }

@@ -1,0 +1,69 @@
+//! Which processes stay between executions.
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::support::{Jailed, Supervisor, children, wait_for};
+
+fn of_kind(supervisor: &Supervisor, kind: &str) -> Vec<Jailed> {
+    children(supervisor.pid()).into_iter().filter(|child| child.kind() == kind).collect()
+}
+
+#[test]
+fn an_environment_that_is_kept_warm_has_a_host_before_anybody_came() {
+    for (keep_warm, hosts) in [(true, 1), (false, 0)] {
+        let mut supervisor = Supervisor::with_settings("[execution]\nidle_seconds_max = 1\n");
+        supervisor.provision_with(json!({ "keepWarm": keep_warm }));
+        supervisor.signal(Signal::SIGTERM);
+        supervisor.wait();
+        supervisor.start_again();
+        // Guests come for everybody, and after them the host.
+        wait_for("spares", || {
+            let ready =
+                of_kind(&supervisor, "guest").len() == 4 && of_kind(&supervisor, "host").len() == hosts;
+            ready.then_some(())
+        });
+        if keep_warm {
+            let warm = of_kind(&supervisor, "host")[0].pid;
+            supervisor.provision_with(json!({ "environmentName": "other" }));
+            let left = wait_for("the other's host to retire", || {
+                let hosts = of_kind(&supervisor, "host");
+                (hosts.len() == 1).then_some(hosts)
+            });
+            assert_eq!(left[0].pid, warm, "it outlives the time of idle processes");
+            assert_eq!(supervisor.get("/api/environments/test").body["keepWarm"], true);
+        }
+        assert_eq!(supervisor.result("return 7"), 7);
+    }
+}
+
+#[test]
+fn what_is_kept_is_bounded_by_its_memory_and_the_latest_stays() {
+    let supervisor = Supervisor::with_settings("[execution]\nidle_megabytes_max = 120\nspare_guests = 1\n");
+    supervisor.provision();
+    let agents: Vec<String> = (0..8).map(|number| format!("agent-{number}")).collect();
+    for agent in &agents {
+        assert_eq!(supervisor.execute_for(agent, "return await Echo(1)")["result"], 1);
+    }
+    let host_of = |name: &str| supervisor.execute_for(name, "return await Who()")["result"]["pid"].clone();
+    assert_eq!(host_of("agent-7"), host_of("agent-7"), "the latest host stays");
+    wait_for("processes to retire", || (of_kind(&supervisor, "host").len() <= 4).then_some(()));
+    assert!(of_kind(&supervisor, "guest").len() <= 5);
+    assert_eq!(supervisor.execute_for("agent-0", "return await Echo(2)")["result"], 2);
+}
+
+#[test]
+fn a_guest_that_has_grown_is_replaced() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    let largest = || {
+        let resident =
+            |guest: &Jailed| guest.status("VmRSS").trim_end_matches(" kB").parse::<u64>().unwrap_or(0);
+        of_kind(&supervisor, "guest").iter().map(resident).max().unwrap_or(0)
+    };
+    let ordinary = largest();
+    let grow = "const held = []; for (let i = 0; i < 52; i += 1) { held.push(new Array(125000).fill(i)) } return held.length";
+    assert_eq!(supervisor.result(grow), 52);
+    wait_for("the large guest to be gone", || (largest() < ordinary + 30_000).then_some(()));
+    assert_eq!(supervisor.result("return 1"), 1);
+}
