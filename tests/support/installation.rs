@@ -36,7 +36,7 @@ impl Installation {
             }
         }
         std::fs::create_dir(copy.join("dist")).unwrap();
-        for file in ["package.json", "dist/guest.js"] {
+        for file in ["package.json", "dist/guest.cjs", "dist/host.cjs", "dist/preload.cjs"] {
             std::fs::copy(harness().join(file), copy.join(file)).unwrap();
         }
         std::fs::create_dir(copy.join("node_modules")).unwrap();
@@ -63,7 +63,7 @@ impl Installation {
     /// Guests do whatever their program says, with all of Node and without SES, sealed as every guest.
     pub fn with_owned_guests(self) -> Installation {
         let owned = Installation { owned_guests: true, ..self };
-        owned.with("node-harness/dist/guest.js", OWNED_GUEST.as_bytes())
+        owned.with("node-harness/dist/guest.cjs", OWNED_GUEST.as_bytes())
     }
 
     /// Every part is an attacker's, and can make any system call: guests and hosts through an addon,

@@ -14,7 +14,7 @@ pub struct Jailed {
 impl Jailed {
     /// `guest`, `host` or what else its script is called.
     pub fn kind(&self) -> &str {
-        [("guest", "guest.blob"), ("host", "host/main.js")]
+        [("guest", "guest.blob"), ("host", "host.cjs")]
             .into_iter()
             .find(|(_, file)| self.command.contains(file))
             .map_or("other", |(kind, _)| kind)

@@ -6,6 +6,7 @@
 import { Console } from 'node:console';
 import { readSync, writeSync } from 'node:fs';
 import net from 'node:net';
+import { createRequire } from 'node:module';
 import { types } from 'node:util';
 import { startupSnapshot } from 'node:v8';
 
@@ -59,8 +60,12 @@ export const makePrinter = (write) => {
   return new NodeConsole({ stdout: stream, stderr: stream, ignoreErrors: false, colorMode: false, inspectOptions: { customInspect: false } });
 };
 
-/** @param {string} file @returns {Promise<Record<string, any>>} */
-export const importFile = (file) => import(file);
+/**
+ * Loads a module. `import` would bring up Node's loader of ES modules for a CommonJS one too.
+ *
+ * @param {string} file  an absolute path @returns {Promise<Record<string, any>>}
+ */
+export const importFile = async (file) => (file.endsWith('.cjs') ? createRequire(file)(file) : import(file));
 
 /**
  * Seals the process: from here on it opens nothing and starts no thread.

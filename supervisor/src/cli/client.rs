@@ -91,7 +91,11 @@ impl Client {
             .body(bytes.map_or_else(Body::empty, Body::from))
             .map_err(Failure::internal)?;
         let response = match self {
-            Client::Remote(sender) => sender.send_request(request).await.map_err(lost)?.map(Body::new),
+            Client::Remote(sender) => {
+                // The answer before may have ended a moment ago.
+                sender.ready().await.map_err(lost)?;
+                sender.send_request(request).await.map_err(lost)?.map(Body::new)
+            }
             Client::Local(local) => match local.router.clone().oneshot(request).await {
                 Ok(response) => response,
                 Err(impossible) => match impossible {},

@@ -1,5 +1,6 @@
 //! The command line. Results go to the standard output, everything else to the standard error.
 
+mod bench;
 mod client;
 mod doctor;
 mod environments;
@@ -39,6 +40,8 @@ enum Command {
     Environments(environments::Action),
     /// Run a program in an environment
     Exec(exec::Arguments),
+    /// Measure how fast the running supervisor is
+    Bench(bench::Arguments),
     /// Show what this host can enforce
     Doctor,
 }
@@ -77,6 +80,7 @@ fn start(arguments: Arguments, settings: Settings) -> Result<ExitCode, Failure> 
             Command::Provision(provision) => provision::run(settings, provision, format).await,
             Command::Environments(action) => environments::run(settings, action, format).await,
             Command::Exec(exec) => exec::run(settings, exec, format).await,
+            Command::Bench(bench) => bench::run(settings, bench, format).await,
             Command::Doctor => doctor::run(settings, format).await,
         }
     });

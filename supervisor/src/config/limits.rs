@@ -165,7 +165,7 @@ impl Default for Capacity {
             idle_max: Duration::from_secs(300),
             drain_max: Duration::from_secs(30),
             spare_guests: 4,
-            spare_hosts: 1,
+            spare_hosts: 2,
             starts_max: processors(),
         }
     }

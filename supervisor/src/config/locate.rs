@@ -49,7 +49,7 @@ impl Installation {
 
     /// The guest, bundled to one script.
     pub fn guest(&self) -> PathBuf {
-        self.harness.join("dist/guest.js")
+        self.harness.join("dist/guest.cjs")
     }
 
     fn check(&self) -> Result<(), LocateError> {
@@ -62,7 +62,7 @@ impl Installation {
             ("the analyzer", &self.analyzer, build),
             ("the seal", &self.seal, build),
             ("Node", &self.node, install),
-            ("the bundled guest", &guest, "run `npm run bundle` in node-harness"),
+            ("the bundled harness", &guest, "run `npm run bundle` in node-harness"),
             ("npm", &npm, install),
         ];
         for (what, path, remedy) in parts {

@@ -99,7 +99,7 @@ async fn run(
 ) -> Result<std::sync::Arc<Exit>, LaunchError> {
     let mut arguments = match kind {
         Kind::Analyzer => vec!["--probe".to_owned()],
-        _ => [node_arguments(32), vec![launcher.script("probe/main.js")]].concat(),
+        _ => [node_arguments(32), vec![launcher.script("src/probe/main.js")]].concat(),
     };
     arguments.extend([act.to_owned(), target.to_owned()]);
     if kind == Kind::Guest {

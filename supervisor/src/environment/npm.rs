@@ -232,13 +232,13 @@ impl<'a> Npm<'a> {
         environment.extend(node_environment());
         let npm = self.launcher.installation().npm();
         let mut fixed = node_arguments(limits::INSTALLER_HEAP_MEGABYTES_MAX);
-        fixed.push(format!("--import={}", self.launcher.script("egress/preload.js")));
+        fixed.push(self.launcher.egress_preload());
         fixed.push(match tool {
             Tool::Npm => {
                 let script = self.launcher.inside(&npm, places::NPM).join("bin/npm-cli.js");
                 script.to_string_lossy().into_owned()
             }
-            Tool::Script => self.launcher.script("installer/main.js"),
+            Tool::Script => self.launcher.script("src/installer/main.js"),
         });
         let (config, build) = (self.config_folder(), self.build_folder());
         let mut grants = self.launcher.harness_grants();

@@ -73,6 +73,9 @@ impl SpareGuest {
             arguments.push("--jitless".to_owned());
             environment.insert(JIT_VARIABLE.to_owned(), "off".to_owned());
         }
+        // The seed of V8's hashes is the snapshot's: secret, and the same in all guests, whose programs could
+        // only slow themselves down with it.
+        arguments.push("--no-rehash-snapshot".to_owned());
         arguments.extend(["--snapshot-blob".to_owned(), snapshot.inside(launcher), launcher.seal()]);
         let mut grants = launcher.guest_grants();
         grants.push(snapshot.grant());

@@ -81,8 +81,7 @@ impl LoadedHost {
         let egress_inside = launcher.inside(&egress_folder, places::EGRESS);
         environment.insert("CLOISTER_EGRESS".to_owned(), egress_inside.to_string_lossy().into_owned());
         let mut arguments = node_arguments(limits::HOST_HEAP_MEGABYTES_MAX);
-        arguments.push(format!("--import={}", launcher.script("egress/preload.js")));
-        arguments.push(launcher.script("host/main.js"));
+        arguments.extend([launcher.egress_preload(), launcher.script("dist/host.cjs")]);
         let launch = Launch {
             kind: Kind::Host,
             program: Program::Node,

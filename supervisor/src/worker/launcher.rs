@@ -177,16 +177,21 @@ impl Launcher {
         if self.has(Layer::PrivateRoot) { PathBuf::from(target) } else { source.to_owned() }
     }
 
-    /// A harness script, inside the jail.
+    /// A script of the harness, inside the jail.
     pub fn script(&self, relative: &str) -> String {
         let harness = self.inside(&self.shared.installation.harness, places::HARNESS);
-        harness.join("src").join(relative).to_string_lossy().into_owned()
+        harness.join(relative).to_string_lossy().into_owned()
+    }
+
+    /// Loads what sends connections through the egress socket files, in worker threads as well.
+    pub fn egress_preload(&self) -> String {
+        format!("--require={}", self.script("dist/preload.cjs"))
     }
 
     /// The parts of the harness that Node processes read.
     pub fn harness_grants(&self) -> Vec<Grant> {
         let harness = &self.shared.installation.harness;
-        ["package.json", "src"]
+        ["package.json", "src", "dist"]
             .iter()
             .map(|part| Grant::new(harness.join(part), Path::new(places::HARNESS).join(part), Access::Read))
             .collect()

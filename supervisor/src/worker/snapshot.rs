@@ -82,7 +82,7 @@ fn digest_of(installation: &Installation) -> io::Result<Digest> {
 /// Runs Node on the bundled guest.
 async fn make(launcher: &Launcher) -> Result<Vec<u8>, SnapshotError> {
     let script = launcher.installation().guest();
-    let target = Path::new(places::HARNESS).join("dist/guest.js");
+    let target = Path::new(places::HARNESS).join("dist/guest.cjs");
     let folder = launcher.worker_folder()?;
     let made = folder.path().join("made");
     create_folder(&made)?;
