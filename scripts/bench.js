@@ -1,50 +1,31 @@
-// Starts a supervisor on a data directory of its own and the peers, gives all of them the same program with one
-// awaited call, and measures them with the same client: `scripts/bench` is the command.
+// Gives Cloister and its peers the same program with one awaited call, and measures them with the same client, in one
+// run: `scripts/bench` is the command.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
+import { setTimeout as wait } from 'node:timers/promises';
+import { childrenOf, memoryOf, provision, startPeer, startSupervisor, stop, stopAll } from './peers/servers.js';
 
-const seconds = Number(process.argv[2]);
-if (!(seconds > 0)) {
-  console.error('usage: scripts/bench [seconds per row]');
+const [secondsGiven = '5', ...flags] = process.argv.slice(2);
+const seconds = Number(secondsGiven);
+if (!(seconds > 0) || flags.some((flag) => flag !== '--write')) {
+  console.error('usage: scripts/bench [seconds per row] [--write]');
   process.exit(2);
 }
 
-const implementation = `
-async function Initialize(agentId, backends) {}
-async function Deinitialize() {}
-// @endowment
-async function GetRates(params = {}) { return [{ product: 'MySQL', ok: 12, failed: 3 }] }
-`;
 const AWAITED = 'async function main() { const rates = await GetRates({}); return rates[0].ok / (rates[0].ok + rates[0].failed) }';
 const BLOCKING = AWAITED.replace('await ', '');
-
 const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'cloister-bench-'));
-const children = [];
-
-/** Starts a server; its first line ends with where it listens. */
-const start = async (command, args) => {
-  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-  children.push(child);
-  const [line] = await once(createInterface(child.stdout), 'line');
-  return line.split(' on ')[1];
+const lines = [];
+const print = (line) => {
+  lines.push(line);
+  console.log(line);
 };
 
-const provision = async (base, name, isolation) => {
-  const body = { environmentName: name, backendUrls: {}, packageJson: {}, codeImplementation: implementation, isolation };
-  const response = await fetch(`${base}/api/environments`, {
-    method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body),
-  });
-  if (response.status !== 201) {
-    throw new Error(await response.text());
-  }
-};
-
-/** Requests per second and milliseconds of so many clients. */
-const measure = async (url, clients, body, time = seconds) => {
+/** Executions per second, and milliseconds, of so many clients. */
+const load = async (url, clients, body, time) => {
   const file = path.join(folder, 'body.json');
   await fs.writeFile(file, JSON.stringify(body));
   const args = ['-t1', `-c${clients}`, `-d${time}s`, '--timeout', '20s', '-s', 'scripts/peers/post.lua', url, '--', file, '"result":0.8'];
@@ -59,48 +40,142 @@ const measure = async (url, clients, body, time = seconds) => {
   return { perSecond: Number(found[1]), p50: Number(found[2]), p99: Number(found[3]) };
 };
 
-try {
-  const node = process.execPath;
-  const base = await start('target/release/supervisor', ['serve', '--listen', '127.0.0.1:0', '--data-dir', path.join(folder, 'data')]);
-  const peers = {};
-  for (const name of ['unisolated', 'isolate', 'process']) {
-    peers[name] = await start(node, name === 'isolate' ? ['--no-node-snapshot', `scripts/peers/${name}.js`] : [`scripts/peers/${name}.js`]);
-  }
-  await provision(base, 'bench');
-  await provision(base, 'fresh', { guest: 'execution' });
-  const url = `${base}/api/execute`;
-  const run = (fields) => ({ environmentName: 'bench', userAgentId: 'agent', code: AWAITED, ...fields });
-  const rows = [
-    ['unisolated: SES in the server itself', peers.unisolated, 1, { code: AWAITED }],
-    ['unisolated, 16 clients', peers.unisolated, 16, { code: AWAITED }],
-    ['isolated-vm: a fresh isolate', peers.isolate, 1, { code: AWAITED }],
-    ['isolated-vm, 16 clients', peers.isolate, 16, { code: AWAITED }],
-    ['a Node process each', peers.process, 1, { code: AWAITED }],
-    ['Cloister, warm', url, 1, run({})],
-    ['Cloister, warm, 16 clients, one agent', url, 16, run({})],
-    ['Cloister, warm, a program never seen before', url, 1, run({ code: `${AWAITED} // NUMBER` })],
-    ['Cloister, warm, a call that blocks', url, 1, run({ code: BLOCKING })],
-    ['Cloister, a fresh guest each', url, 1, run({ environmentName: 'fresh' })],
-    ['Cloister, a new agent each', url, 1, run({ userAgentId: 'new-NUMBER' })],
-  ];
-  console.log(`${os.cpus()[0].model}, ${os.cpus().length} cores, Linux ${os.release()}, Node ${process.version}, ${new Date().toISOString().slice(0, 10)}, ${seconds} s per row\n`);
-  console.log('| one awaited call | per second | p50 ms | p99 ms | p50 to isolated-vm | throughput to isolated-vm |\n|---|---|---|---|---|---|');
-  const isolates = {};
-  for (const [name, target, clients, body] of rows) {
-    // The first executions start processes and warm compilers up.
-    await measure(target, clients, body, clients > 1 ? 4 : 1);
-    const { perSecond, p50, p99 } = await measure(target, clients, body);
-    if (target === peers.isolate) {
-      isolates[clients] = { perSecond, p50 };
+/** The first executions start processes and warm compilers up. */
+const measure = async (url, clients, body) => {
+  await load(url, clients, body, clients > 1 ? 4 : 1);
+  return load(url, clients, body, seconds);
+};
+
+const against = (figure, peer) => (peer ? (figure / peer).toFixed(2) : '');
+
+/** Peers by their name and number of clients. */
+const peers = {};
+
+const row = (name, clients, { perSecond, p50, p99 }) => {
+  const rates = ['unisolated', 'isolate', 'workerd', 'process'].map((peer) => against(perSecond, peers[`${peer} ${clients}`]?.perSecond));
+  print(`| ${name} | ${clients} | ${perSecond.toFixed(perSecond < 100 ? 1 : 0)} | ${p50.toFixed(2)} | ${p99.toFixed(2)} | ${rates.join(' | ')} |`);
+};
+
+const measurePeers = async () => {
+  const names = { unisolated: 'unisolated: SES in the server itself', isolate: 'isolated-vm, a fresh isolate', workerd: 'workerd, a fresh worker', process: 'a Node process each' };
+  for (const [peer, name] of Object.entries(names)) {
+    for (const clients of peer === 'process' ? [1, 4] : [1, 16]) {
+      // workerd keeps every worker that it ever loaded.
+      const server = await startPeer(peer);
+      peers[`${peer} ${clients}`] = await measure(server.url, clients, { code: AWAITED });
+      await stop(server);
+      row(name, clients, peers[`${peer} ${clients}`]);
     }
-    const against = isolates[clients];
-    const ratios = against ? `${(p50 / against.p50).toFixed(2)} | ${(perSecond / against.perSecond).toFixed(2)}` : ' | ';
-    console.log(`| ${name} | ${perSecond.toFixed(0)} | ${p50.toFixed(2)} | ${p99.toFixed(2)} | ${ratios} |`);
+  }
+};
+
+const run = (fields) => ({ environmentName: 'bench', userAgentId: 'agent', code: AWAITED, ...fields });
+
+const measureRows = async (supervisor) => {
+  const rows = [
+    ['Cloister, warm', 1, {}],
+    ['the same, 16 clients of one agent', 16, {}],
+    ['the same, 16 clients of 16 agents', 16, { userAgentId: 'agent-SHARE' }],
+    ['a program never seen before', 1, { code: `${AWAITED} // NUMBER` }],
+    ['the same', 16, { code: `${AWAITED} // NUMBER` }],
+    ['a call that blocks', 1, { code: BLOCKING }],
+    ['a fresh guest each', 1, { environmentName: 'fresh' }],
+    ['the same', 4, { environmentName: 'fresh' }],
+    ['a new agent each', 1, { userAgentId: 'new-NUMBER' }],
+    ['the same', 4, { userAgentId: 'new-NUMBER' }],
+    ['a new agent each, hosts shared', 4, { environmentName: 'shared', userAgentId: 'new-NUMBER' }],
+  ];
+  for (const [name, clients, fields] of rows) {
+    row(name, clients, await measure(supervisor.url, clients, run(fields)));
+  }
+};
+
+/** Milliseconds of one execution. */
+const execute = async (supervisor, fields) => {
+  const started = performance.now();
+  const response = await fetch(supervisor.url, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(run(fields)) });
+  const answer = await response.json();
+  if (answer.result !== 0.8) {
+    throw new Error(JSON.stringify(answer));
+  }
+  return performance.now() - started;
+};
+
+const median = (values) => values.toSorted((one, other) => one - other)[Math.floor(values.length / 2)];
+
+/** What one execution waits for in the moments that matter. */
+const measureMoments = async (data) => {
+  const figure = (name, text) => print(`| ${name} | ${text} |`);
+  let supervisor = await startSupervisor(data);
+  const first = await execute(supervisor, { environmentName: 'fresh' });
+  await wait(2000);
+  figure('first execution of an environment after a restart', `${first.toFixed(0)} ms`);
+  figure('the same, kept warm', `${(await execute(supervisor, { environmentName: 'warm' })).toFixed(1)} ms`);
+  const spared = [];
+  for (let agent = 0; agent < 9; agent += 1) {
+    await wait(1000);
+    spared.push(await execute(supervisor, { userAgentId: `spared-${agent}` }));
+  }
+  figure('first execution of a new agent, a spare for it', `${median(spared).toFixed(1)} ms`);
+  const killed = [];
+  for (let time = 0; time < 9; time += 1) {
+    await execute(supervisor, {});
+    for (const pid of await childrenOf(supervisor, 'guest.blob')) {
+      process.kill(pid, 'SIGKILL');
+    }
+    await wait(1500);
+    killed.push(await execute(supervisor, {}));
+  }
+  figure('the execution after all guests were killed', `${median(killed).toFixed(1)} ms`);
+  await stop(supervisor);
+  supervisor = await startSupervisor(data);
+  for (let agent = 0; agent < 46; agent += 1) {
+    await execute(supervisor, { environmentName: 'shared', userAgentId: `idle-${agent}` });
+  }
+  await wait(3000);
+  const guests = await childrenOf(supervisor, 'guest.blob');
+  const sizes = await Promise.all(guests.map(memoryOf));
+  figure(`an idle guest, one of ${guests.length}`, `${(sizes.reduce((sum, size) => sum + size, 0) / sizes.length).toFixed(1)} MB`);
+  figure('the supervisor beside them', `${(await memoryOf(supervisor.child.pid)).toFixed(1)} MB`);
+  await stop(supervisor);
+};
+
+const bareStarts = async () => {
+  const started = performance.now();
+  let count = 0;
+  const one = async () => {
+    while (performance.now() - started < 2000) {
+      await once(spawn(process.execPath, ['-e', '0']), 'exit');
+      count += 1;
+    }
+  };
+  await Promise.all([one(), one()]);
+  return count / ((performance.now() - started) / 1000);
+};
+
+try {
+  const data = path.join(folder, 'data');
+  print(`${os.cpus()[0].model}, ${os.cpus().length} cores, Linux ${os.release()}, Node ${process.version}, ${new Date().toISOString().slice(0, 10)}, ${seconds} s per row.`);
+  print('The ratios are of executions per second, to the peers with as many clients.\n');
+  print('| one awaited call | clients | per second | p50 ms | p99 ms | to unisolated | to isolated-vm | to workerd | to a Node process |\n|---|---|---|---|---|---|---|---|---|');
+  await measurePeers();
+  const supervisor = await startSupervisor(data);
+  await provision(supervisor, 'bench');
+  await provision(supervisor, 'fresh', { isolation: { guest: 'execution' } });
+  await provision(supervisor, 'shared', { isolation: { host: 'environment' } });
+  await provision(supervisor, 'warm', { keepWarm: true });
+  await measureRows(supervisor);
+  await stop(supervisor);
+  print('\n| | |\n|---|---|');
+  print(`| bare \`node -e 0\`, two at a time | ${(await bareStarts()).toFixed(0)} per second |`);
+  await measureMoments(data);
+  if (flags.includes('--write')) {
+    const readme = await fs.readFile('README.md', 'utf8');
+    const [before, rest] = readme.split('<!-- bench -->\n');
+    const [, after] = rest.split('<!-- /bench -->\n');
+    await fs.writeFile('README.md', `${before}<!-- bench -->\n${lines.join('\n')}\n<!-- /bench -->\n${after}`);
   }
 } finally {
-  for (const child of children) {
-    child.kill('SIGTERM');
-  }
-  await Promise.all(children.map((child) => child.exitCode ?? child.signalCode ?? once(child, 'exit')));
+  await stopAll();
   await fs.rm(folder, { recursive: true });
 }

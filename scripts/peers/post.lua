@@ -1,4 +1,5 @@
--- Posts the body of a file again and again, with a number of its own in the place of NUMBER.
+-- Posts the body of a file again and again, with a number of its own in the place of NUMBER, and one of 16 in the
+-- place of SHARE.
 -- wrk … -s post.lua URL -- FILE EXPECTED
 local body, expected, number, failed = '', '', 0, 0
 local threads = {}
@@ -17,7 +18,7 @@ end
 
 function request()
   number = number + 1
-  return wrk.format(nil, nil, nil, (body:gsub('NUMBER', tostring(number))))
+  return wrk.format(nil, nil, nil, (body:gsub('NUMBER', tostring(number)):gsub('SHARE', tostring(number % 16))))
 end
 
 function response(status, _, text)
