@@ -1,28 +1,6 @@
-//! Cloister's supervisor: runs AI-written JavaScript in jailed Node processes.
-//!
-//! ARCHITECTURE.md says which module may use which; `dependencies_point_one_way` keeps it.
+//! The program; everything else is in the library beside it, so that benches can reach its parts.
 #![forbid(unsafe_code)]
 
-mod admission;
-mod analysis;
-mod audit;
-mod cli;
-mod clock;
-mod config;
-mod daemon;
-mod doctor;
-mod egress;
-mod environment;
-mod execution;
-mod fields;
-mod http;
-mod ids;
-mod pool;
-mod protocol;
-mod runtime;
-mod store;
-mod worker;
-
 fn main() -> std::process::ExitCode {
-    cli::run()
+    supervisor::run()
 }

@@ -161,7 +161,7 @@ impl Default for Capacity {
             concurrent_max: 32,
             queued_max: 256,
             idle_processes_max: 512,
-            idle_bytes_max: 2048 * MEGABYTE,
+            idle_bytes_max: 1024 * MEGABYTE,
             idle_max: Duration::from_secs(300),
             drain_max: Duration::from_secs(30),
             spare_guests: 4,

@@ -26,6 +26,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use driver::Driven;
+pub use ledger::{EffectState, Ledger};
 use outcome::Outcome;
 pub use record::Recorded;
 pub use request::{ExecutionRequest, RequestRefusal, WireExecution};

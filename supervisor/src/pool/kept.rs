@@ -30,7 +30,7 @@ impl<K, V> Default for Kept<K, V> {
 }
 
 impl<K: Clone + Eq + Hash, V> Kept<K, V> {
-    pub fn len(&self) -> usize {
+    pub fn total(&self) -> usize {
         self.by_age.len()
     }
 
@@ -135,13 +135,13 @@ mod tests {
         for (number, key) in ['a', 'b', 'a', 'b'].into_iter().enumerate() {
             kept.put(key, number, 10, start + Duration::from_secs(number as u64));
         }
-        assert_eq!((kept.len(), kept.bytes(), kept.count(&'a')), (4, 40, 2));
+        assert_eq!((kept.total(), kept.bytes(), kept.count(&'a')), (4, 40, 2));
         assert_eq!(kept.take(&'a', |_| true), Some(2));
         assert_eq!(kept.oldest(), Some(start));
         assert_eq!(kept.evict(), Some(('a', 0)));
         assert_eq!(kept.evict(), Some(('b', 1)));
         assert_eq!(kept.take(&'a', |_| true), None);
-        assert_eq!((kept.len(), kept.bytes()), (1, 10));
+        assert_eq!((kept.total(), kept.bytes()), (1, 10));
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
             kept.put('a', value, 1, Instant::now());
         }
         assert_eq!(kept.take(&'a', |value| *value == 1), Some(1));
-        assert_eq!((kept.len(), kept.bytes()), (0, 0));
+        assert_eq!((kept.total(), kept.bytes()), (0, 0));
     }
 
     #[test]
@@ -175,7 +175,7 @@ mod tests {
             kept.put(value % 2, value, 1, Instant::now());
         }
         assert_eq!(kept.remove(|key, value| *key == 1 && *value < 3), [1]);
-        assert_eq!((kept.len(), kept.count(&1), kept.bytes()), (3, 1, 3));
+        assert_eq!((kept.total(), kept.count(&1), kept.bytes()), (3, 1, 3));
     }
 
     proptest! {
@@ -199,9 +199,9 @@ mod tests {
                         prop_assert!(out.insert(number));
                     }
                 }
-                prop_assert_eq!(kept.len(), put - out.len());
-                prop_assert_eq!(kept.bytes(), 7 * kept.len() as u64);
-                prop_assert_eq!(kept.oldest().is_some(), kept.len() > 0);
+                prop_assert_eq!(kept.total(), put - out.len());
+                prop_assert_eq!(kept.bytes(), 7 * kept.total() as u64);
+                prop_assert_eq!(kept.oldest().is_some(), kept.total() > 0);
             }
         }
     }

@@ -23,8 +23,9 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+pub use kept::Kept;
 use key::{Binding, Version};
-use schedule::Waiter;
+pub use schedule::{Schedule, Waiter};
 use state::{KeptHost, Retired, Served, SpareHost, State, serve};
 
 use crate::config::PolicyName;

@@ -349,7 +349,7 @@ mod tests {
             world.schedule.set_target(0, target);
             for step in steps {
                 world.step(step);
-                let kept = world.schedule.spares.len() + world.schedule.bound.len();
+                let kept = world.schedule.spares.total() + world.schedule.bound.total();
                 prop_assert_eq!(kept + world.busy.len(), world.made, "every process is busy or kept");
                 prop_assert!(world.schedule.starting() <= STARTS_MAX);
                 prop_assert_eq!(world.schedule.starting(), world.under_way.len());

@@ -83,7 +83,7 @@ impl State {
             let (guests, hosts, spare_hosts) =
                 (&mut self.guests.bound, &mut self.hosts.bound, &mut self.hosts.spares);
             let bytes = guests.bytes() + hosts.bytes() + spare_hosts.bytes();
-            let count = guests.len() + hosts.len() + spare_hosts.len();
+            let count = guests.total() + hosts.total() + spare_hosts.total();
             let (bytes_max, count_max) =
                 if self.closed { (0, 0) } else { (capacity.idle_bytes_max, capacity.idle_processes_max) };
             if bytes <= bytes_max && count <= count_max {

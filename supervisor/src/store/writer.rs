@@ -16,8 +16,8 @@ const BATCH_MAX: usize = 128;
 const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Pages of the log that are copied into the database at once. Executions change the same few pages again
-/// and again, so copying them seldom is little work; 4,000 are 16 MB.
-const CHECKPOINT_PAGES: u32 = 4000;
+/// and again, so copying them seldom is little work; 16,000 are 64 MB.
+const CHECKPOINT_PAGES: u32 = 16_000;
 
 mod migrations {
     refinery::embed_migrations!("src/store/migrations");

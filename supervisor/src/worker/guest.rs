@@ -73,6 +73,8 @@ impl SpareGuest {
             arguments.push("--jitless".to_owned());
             environment.insert(JIT_VARIABLE.to_owned(), "off".to_owned());
         }
+        // Its heap is small, and many guests share few processors.
+        arguments.push("--single-threaded-gc".to_owned());
         // The seed of V8's hashes is the snapshot's: secret, and the same in all guests, whose programs could
         // only slow themselves down with it.
         arguments.push("--no-rehash-snapshot".to_owned());
