@@ -156,7 +156,7 @@ impl Daemon {
         let executor = Executor {
             analysis,
             admission: Admission::new(settings.capacity.concurrent_max, settings.capacity.queued_max),
-            pace: Pace::new(limits::BEGINNING_PER_PROCESSOR * limits::processors()),
+            pace: Pace::new(limits::processors() + limits::BEGINNING_MORE),
             pool: pool.clone(),
             audit: Audit::new(store, &missing),
             tasks: tasks.clone(),

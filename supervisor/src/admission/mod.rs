@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-pub use pace::Pace;
+pub use pace::{Pace, Turn};
 pub use turns::Priority;
 use turns::Turns;
 

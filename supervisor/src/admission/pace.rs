@@ -2,12 +2,12 @@
 //!
 //! Every execution that runs switches between a guest, a host and the supervisor. When many of them take
 //! turns on few processors, each finds its caches cold and is much dearer. So only a few begin at once, and
-//! the most recently used processes serve most of them. One that takes longer than a moment, because it
-//! computes or because it waits for a backend, holds nobody up.
+//! the most recently used processes serve most of them. One that takes longer than a moment, or waits for
+//! a backend, holds nobody up.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::limits;
 
@@ -16,22 +16,42 @@ pub struct Pace {
     begin: Arc<Semaphore>,
 }
 
+/// The right to begin, until it is given up.
+pub struct Turn {
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
 impl Pace {
     pub fn new(begin_max: usize) -> Pace {
         Pace { begin: Arc::new(Semaphore::new(begin_max)) }
     }
 
-    /// Runs `execution`, when it may begin.
-    pub async fn run<E: Future>(&self, execution: E) -> E::Output {
+    /// Waits for a turn.
+    pub async fn turn(&self) -> Turn {
         // Nobody closes it; without a permit the execution would still be within the bounds of admission.
-        let permit = self.begin.acquire().await.ok();
+        Turn { permit: Mutex::new(Arc::clone(&self.begin).acquire_owned().await.ok()) }
+    }
+}
+
+impl Turn {
+    /// Gives the turn up; the execution goes on.
+    pub fn release(&self) {
+        drop(self.permit.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Runs an execution, which has the turn until it ends, or for a moment.
+    pub async fn during<E: Future>(&self, execution: E) -> E::Output {
         tokio::pin!(execution);
-        tokio::select! {
+        let output = tokio::select! {
             biased;
-            output = &mut execution => return output,
-            () = tokio::time::sleep(limits::BEGINNING_TIME) => drop(permit),
+            output = &mut execution => Some(output),
+            () = tokio::time::sleep(limits::BEGINNING_TIME) => None,
+        };
+        self.release();
+        match output {
+            Some(output) => output,
+            None => execution.await,
         }
-        execution.await
     }
 }
 
@@ -39,12 +59,16 @@ impl Pace {
 mod tests {
     use super::*;
 
+    async fn run<E: Future>(pace: &Pace, execution: E) -> E::Output {
+        pace.turn().await.during(execution).await
+    }
+
     #[tokio::test(start_paused = true)]
     async fn one_that_takes_longer_than_a_moment_holds_nobody_up() {
         let pace = Pace::new(1);
-        let mut long = Box::pin(pace.run(std::future::pending::<()>()));
+        let mut long = Box::pin(run(&pace, std::future::pending::<()>()));
         assert!(futures_util::poll!(&mut long).is_pending());
-        let mut short = Box::pin(pace.run(async { 7 }));
+        let mut short = Box::pin(run(&pace, async { 7 }));
         assert!(futures_util::poll!(&mut short).is_pending(), "only one begins at a time");
         tokio::time::advance(limits::BEGINNING_TIME).await;
         assert!(futures_util::poll!(&mut long).is_pending());
@@ -54,9 +78,19 @@ mod tests {
     #[tokio::test]
     async fn one_that_is_given_up_makes_room() {
         let pace = Pace::new(1);
-        let mut given_up = Box::pin(pace.run(std::future::pending::<()>()));
+        let mut given_up = Box::pin(run(&pace, std::future::pending::<()>()));
         assert!(futures_util::poll!(&mut given_up).is_pending());
         drop(given_up);
-        assert_eq!(pace.run(async { 7 }).await, 7);
+        assert_eq!(run(&pace, async { 7 }).await, 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_waits_gives_its_turn_up() {
+        let pace = Pace::new(1);
+        let turn = pace.turn().await;
+        let mut waiting = Box::pin(turn.during(std::future::pending::<()>()));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        turn.release();
+        assert_eq!(run(&pace, async { 7 }).await, 7);
     }
 }

@@ -70,10 +70,12 @@ pub const HOST_GROWTH_BYTES_MAX: u64 = 192 * MEGABYTE;
 pub const PROCESS_BYTES_ESTIMATE: u64 = 32 * MEGABYTE;
 /// A process is replaced after this many executions, against slow leaks.
 pub const EXECUTIONS_PER_PROCESS_MAX: u32 = 10_000;
-/// Executions that begin at the same time, for each processor: one computes while another waits.
-pub const BEGINNING_PER_PROCESSOR: usize = 2;
-/// How long an execution counts as one that begins: several times what a warm one takes.
-pub const BEGINNING_TIME: Duration = Duration::from_millis(4);
+/// Executions that begin at the same time beyond one for each processor: one computes while another waits.
+pub const BEGINNING_MORE: usize = 1;
+/// How long an execution counts as one that begins, several times what a warm one takes; and how long a call
+/// of it may be unanswered meanwhile.
+pub const BEGINNING_TIME: Duration = Duration::from_millis(6);
+pub const CALL_MOMENT: Duration = Duration::from_millis(1);
 /// How long an accepted request waits for its turn.
 pub const QUEUE_TIME_MAX: Duration = Duration::from_secs(10);
 /// One analysis, including the start of an analyzer.

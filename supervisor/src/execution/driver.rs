@@ -22,6 +22,7 @@ use super::outcome::{End, LogEntry, Outcome, Status};
 use super::request::ExecutionRequest;
 use super::watch::Watch;
 use super::{GuestLeft, HostLeft, error_details};
+use crate::admission::Turn;
 use crate::audit::Beginning;
 use crate::clock::milliseconds;
 use crate::config::limits;
@@ -30,6 +31,12 @@ use crate::pool::Lease;
 use crate::protocol::frame::FrameError;
 use crate::protocol::{Budgets, ErrorDetails, FromGuest, FromHost, LogLevel, ToGuest, ToHost, nesting};
 use crate::worker::{BoundHost, ExitCause, Guest, exit_of};
+
+/// What an execution has when its program starts.
+pub struct Start<'a> {
+    pub record: Beginning,
+    pub turn: &'a Turn,
+}
 
 /// The outcome, and what may be left of the processes.
 pub struct Driven {
@@ -44,7 +51,7 @@ pub async fn drive(
     id: &ExecutionId,
     request: &ExecutionRequest,
     program: &analyzer::Program,
-    beginning: Beginning,
+    start: Start<'_>,
     lease: Lease,
     cancel: CancellationToken,
     replacement: impl Future<Output = Option<Guest>>,
@@ -54,7 +61,9 @@ pub async fn drive(
     let mut run = Run {
         id: id.to_string(),
         request,
-        beginning: Some(beginning),
+        beginning: Some(start.record),
+        turn: start.turn,
+        patience: None,
         guest,
         host,
         ledger: Ledger::default(),
@@ -94,6 +103,9 @@ struct Run<'a> {
     request: &'a ExecutionRequest,
     /// Until it is written, no call is forwarded.
     beginning: Option<Beginning>,
+    turn: &'a Turn,
+    /// When a call that is not answered gives the turn up.
+    patience: Option<tokio::time::Instant>,
     guest: Guest,
     host: BoundHost,
     ledger: Ledger,
@@ -120,7 +132,7 @@ impl Run<'_> {
         loop {
             // No more answers are fetched for a guest that does not read those that it has.
             let has_room = self.guest.connection.queued_bytes() <= limits::ANSWERS_BYTES_MAX;
-            let alarm = self.alarm;
+            let (alarm, patience) = (self.alarm, self.patience);
             let step = tokio::select! {
                 message = self.guest.connection.receive_or_room(limits::ANSWERS_BYTES_MAX) => match message {
                     Ok(Some(message)) => self.on_guest(message).await,
@@ -132,6 +144,11 @@ impl Run<'_> {
                     Err(error) => Err(Stop::HostLost(error)),
                 },
                 () = until(alarm) => self.wake(),
+                () = until(patience) => {
+                    self.patience = None;
+                    self.turn.release();
+                    Ok(())
+                }
                 cause = self.watch.expired() => Err(Stop::Expired(cause)),
             };
             if let Err(stop) = step {
@@ -245,6 +262,7 @@ impl Run<'_> {
             CallCheck::Forward => {
                 self.begin_record().await?;
                 self.ledger.begin(call_id, name.clone(), Instant::now());
+                self.patience = Some(tokio::time::Instant::now() + limits::CALL_MOMENT);
                 self.tell_host(&ToHost::Call { call_id, name, params }).await
             }
         }
@@ -295,6 +313,7 @@ impl Run<'_> {
     }
 
     fn answered(&mut self, call_id: u32, state: EffectState) -> Result<(), Stop> {
+        self.patience = None;
         match self.ledger.end(call_id, state, Instant::now()) {
             true => Ok(()),
             false => Err(Stop::HostLost(FrameError::Garbage("an answer to no open call".to_owned()))),

@@ -25,13 +25,13 @@ use analyzer::{EntryKind, Language, Program};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use driver::Driven;
+use driver::{Driven, Start};
 pub use ledger::{EffectState, Ledger};
 use outcome::Outcome;
 pub use record::Recorded;
 pub use request::{ExecutionRequest, RequestRefusal, WireExecution};
 
-use crate::admission::{Admission, Overloaded, Pace, Permit};
+use crate::admission::{Admission, Overloaded, Pace, Permit, Turn};
 use crate::analysis::{Analysis, AnalysisError};
 use crate::audit::Audit;
 use crate::clock::now_ms;
@@ -132,7 +132,8 @@ impl Executor {
             admitted = self.admit(&request) => admitted?,
             () = cancel.cancelled() => return Err(ExecutionRefusal::Cancelled),
         };
-        let ran = self.pace.run(self.run(&request, &program, cancel)).await?;
+        let turn = self.pace.turn().await;
+        let ran = turn.during(self.run(&request, &program, cancel, &turn)).await?;
         let Ran { id, started, outcome, guest_left, host_left } = ran;
         let (environment, agent) = (Arc::clone(request.environment()), request.agent().clone());
         // The place among those that run is free when the execution is recorded and nothing of it is left.
@@ -170,6 +171,7 @@ impl Executor {
         request: &ExecutionRequest,
         program: &Program,
         cancel: CancellationToken,
+        turn: &Turn,
     ) -> Result<Ran, ExecutionRefusal> {
         let (started_at, started) = (now_ms(), Instant::now());
         let environment = request.environment();
@@ -186,7 +188,7 @@ impl Executor {
         };
         let id = ExecutionId::new();
         let begun = self.audit.begin(record::beginning(&self.audit, &id, request, started_at)).await;
-        let beginning = begun.map_err(ExecutionRefusal::Audit)?;
+        let start = Start { record: begun.map_err(ExecutionRefusal::Audit)?, turn };
         let mut lease = match lease {
             Ok(lease) => lease,
             Err(outcome) => {
@@ -197,7 +199,7 @@ impl Executor {
             self.record_egress_after(earlier, events);
         }
         let replacement = async { self.pool.guest(environment, request.agent()).await.ok() };
-        let driven = driver::drive(&id, request, program, beginning, lease, cancel, replacement).await;
+        let driven = driver::drive(&id, request, program, start, lease, cancel, replacement).await;
         let Driven { outcome, guest_left, host_left } = driven;
         Ok(Ran { id, started, outcome, guest_left, host_left })
     }
