@@ -41,6 +41,27 @@ fn an_environment_that_is_kept_warm_has_a_host_before_anybody_came() {
 }
 
 #[test]
+fn an_environment_that_loads_slowly_does_not_hold_up_the_others() {
+    let settings = "[execution]\nspare_guests = 0\nspare_hosts = 0\nidle_processes_max = 0\n";
+    let supervisor = Supervisor::with_settings(settings);
+    supervisor.provision();
+    let slow = "await new Promise((go) => setTimeout(go, 6000));\nexport async function Initialize(agentId, backends) {}\nexport async function Deinitialize() {}\n// @endowment\nexport async function Get(params = {}) { return 1 }\n";
+    let body = json!({ "environmentName": "slow", "codeImplementation": slow });
+    assert_eq!(supervisor.provision_with(body).status, 201);
+    std::thread::scope(|scope| {
+        for agent in 0..4 {
+            let supervisor = &supervisor;
+            let body = json!({ "environmentName": "slow", "userAgentId": format!("slow-{agent}"), "code": "return await Get()" });
+            scope.spawn(move || assert_eq!(supervisor.post("/api/execute", &body).body["result"], 1));
+        }
+        wait_for("hosts that load", || (of_kind(&supervisor, "host").len() >= 3).then_some(()));
+        let started = std::time::Instant::now();
+        assert_eq!(supervisor.execute_for("quick", "return await Echo(1)")["result"], 1);
+        assert!(started.elapsed() < std::time::Duration::from_secs(4), "{:?}", started.elapsed());
+    });
+}
+
+#[test]
 fn what_is_kept_is_bounded_by_its_memory_and_the_latest_stays() {
     let supervisor = Supervisor::with_settings("[execution]\nidle_megabytes_max = 120\nspare_guests = 1\n");
     supervisor.provision();

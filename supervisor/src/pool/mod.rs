@@ -14,6 +14,7 @@
 
 mod kept;
 mod key;
+mod lease;
 mod schedule;
 mod state;
 
@@ -25,6 +26,7 @@ use tokio::sync::oneshot;
 
 pub use kept::Kept;
 use key::{Binding, Version};
+pub use lease::{Lease, LeaseError};
 pub use schedule::{Schedule, Waiter};
 use state::{KeptHost, Retired, Served, SpareHost, State, serve};
 
@@ -33,23 +35,7 @@ use crate::config::limits::{self, Capacity};
 use crate::environment::{Environment, start_host};
 use crate::ids::AgentId;
 use crate::runtime::Tasks;
-use crate::worker::{
-    BoundHost, Guest, GuestMake, HostError, LaunchError, Launcher, LoadedHost, Snapshot, SpareGuest,
-};
-
-#[derive(Debug, thiserror::Error)]
-pub enum LeaseError {
-    /// `Initialize` did not succeed: the environment's doing.
-    #[error("{0}")]
-    Initialize(HostError),
-    /// A process could not be started: the machine's doing.
-    #[error("{0}")]
-    Start(HostError),
-    #[error("{0}")]
-    Guest(#[from] LaunchError),
-    #[error("nobody answered")]
-    Unanswered,
-}
+use crate::worker::{BoundHost, Guest, GuestMake, Launcher, LoadedHost, Snapshot, SpareGuest};
 
 #[derive(Clone)]
 pub struct Pool {
@@ -62,12 +48,6 @@ struct Shared {
     tasks: Tasks,
     capacity: Capacity,
     state: Mutex<State>,
-}
-
-/// A guest and a host that serve one execution.
-pub struct Lease {
-    pub guest: Guest,
-    pub host: BoundHost,
 }
 
 impl Pool {
@@ -306,16 +286,19 @@ impl Pool {
         for for_waiters in [true, false] {
             // Guests and hosts in turn: whoever is new needs one of each.
             let mut more = true;
-            while more && state.starting() < self.shared.capacity.starts_max {
-                let guest = state.guests.next_start(for_waiters);
-                let has_room = state.starting() < self.shared.capacity.starts_max;
-                let host = if has_room { state.hosts.next_start(for_waiters) } else { None };
-                more = guest.is_some() || host.is_some();
-                if let Some(make) = guest {
+            while more && state.busy_starts < self.shared.capacity.starts_max {
+                more = false;
+                if let Some(make) = state.guests.next_start(for_waiters) {
+                    more = true;
+                    state.busy_starts += 1;
                     let pool = self.clone();
                     self.shared.tasks.spawn(async move { pool.start_guest(make).await });
                 }
-                if let Some(version) = host {
+                if state.busy_starts < self.shared.capacity.starts_max
+                    && let Some(version) = state.hosts.next_start(for_waiters)
+                {
+                    more = true;
+                    state.busy_starts += 1;
                     let pool = self.clone();
                     self.shared.tasks.spawn(async move { pool.start_host(version).await });
                 }
@@ -324,7 +307,8 @@ impl Pool {
     }
 
     async fn start_guest(&self, make: GuestMake) {
-        let started = SpareGuest::start(&self.shared.launcher, &self.shared.snapshot, make).await;
+        let start = SpareGuest::start(&self.shared.launcher, &self.shared.snapshot, make);
+        let started = self.while_busy(start).await;
         {
             let mut state = self.state();
             state.guests.start_ended(&make);
@@ -345,7 +329,7 @@ impl Pool {
     }
 
     async fn start_host(&self, version: Version) {
-        let started = start_host(&self.shared.launcher, &version.0).await;
+        let started = self.while_busy(start_host(&self.shared.launcher, &version.0)).await;
         let retired = {
             let mut state = self.state();
             state.hosts.start_ended(&version);
@@ -367,6 +351,25 @@ impl Pool {
         };
         self.retire(retired);
         self.start_what_is_lacking();
+    }
+
+    /// Waits for a start. One that takes long, such as a host whose packages wait for something while they
+    /// load, lets others start meanwhile.
+    async fn while_busy<T>(&self, start: impl Future<Output = T>) -> T {
+        tokio::pin!(start);
+        let early = tokio::select! {
+            biased;
+            started = &mut start => Some(started),
+            () = tokio::time::sleep(limits::START_TIME) => None,
+        };
+        self.state().busy_starts -= 1;
+        match early {
+            Some(started) => started,
+            None => {
+                self.start_what_is_lacking();
+                start.await
+            }
+        }
     }
 
     fn retire(&self, retired: Retired) {

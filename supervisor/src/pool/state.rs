@@ -40,6 +40,8 @@ type Hosts =
 pub struct State {
     pub guests: Guests,
     pub hosts: Hosts,
+    /// Starts that compute, as far as is known.
+    pub busy_starts: usize,
     /// Nothing is kept any more.
     pub closed: bool,
 }
@@ -54,10 +56,6 @@ pub struct Retired {
 }
 
 impl State {
-    pub fn starting(&self) -> usize {
-        self.guests.starting() + self.hosts.starting()
-    }
-
     pub fn take_spare_guest(&mut self, make: GuestMake, spare: SpareGuest) {
         if let Some(Served::Spare(spare)) = serve(|| self.guests.next_of_source(&make), Served::Spare(spare))
         {
