@@ -144,3 +144,19 @@ fn the_admin_socket_and_the_database_are_for_the_operator_alone() {
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
 }
+
+#[test]
+fn bench_measures_in_an_environment_of_its_own_and_says_what_was_refused() {
+    let supervisor = Supervisor::start();
+    let measured = supervisor.run(&["bench", "--clients", "2", "--duration", "1", "-o", "json"]);
+    assert!(measured.status.success(), "{measured:?}");
+    let report: Value = serde_json::from_slice(&measured.stdout).unwrap();
+    let executions = report["executions"].as_u64().unwrap();
+    assert!(executions > 10 && report["statuses"]["completed"] == executions, "{report}");
+    assert!(report["p50Ms"].as_f64() > Some(0.0) && report["p99Ms"].as_f64() >= report["p50Ms"].as_f64());
+    assert_eq!(supervisor.get("/api/environments").body["environments"], json!([]));
+    assert_eq!(supervisor.run(&["bench", "--environment", "none"]).status.code(), Some(1));
+    supervisor.provision();
+    let failing = supervisor.run(&["bench", "--environment", "test", "--duration", "1", "-e", "throw 1"]);
+    assert_eq!(failing.status.code(), Some(1), "{failing:?}");
+}
