@@ -94,7 +94,7 @@ fn an_owned_guest_cannot_do_what_the_same_code_does_outside() {
     let targets = Targets::new();
     let supervisor = Supervisor::with_owned_guests();
     supervisor.provision();
-    assert_eq!(supervisor.result("return node('node:os').EOL.length"), 1, "the guest has all of Node");
+    assert_eq!(supervisor.result("return node('node:path').sep.length"), 1, "the guest has all of Node");
     let bodies = [
         ("read", "return node('node:fs').readFileSync(TARGET).length"),
         ("write", "node('node:fs').writeFileSync(TARGET, 'written')"),
@@ -192,10 +192,10 @@ fn every_jail_that_runs_node_refuses_what_succeeds_outside() {
     std::fs::remove_file("/tmp/cloister-probe").unwrap();
 }
 
-/// The programs of a boot filter: at the least two answers and the allow-list.
-const BOOT_FILTERS: u32 = 3;
-/// A guest's boot filter and its seal.
-const SEALED_FILTERS: u32 = 2 * BOOT_FILTERS;
+/// The programs of a filter: at the least two answers and the allow-list.
+const FILTERS: u32 = 3;
+/// A guest's own filter and its zygote's.
+const GUEST_FILTERS: u32 = 2 * FILTERS;
 
 fn filters_of(process: &Jailed) -> u32 {
     process.status("Seccomp_filters").parse().unwrap()
@@ -209,17 +209,19 @@ fn guest_and_host_are_held_by_every_layer() {
     let own_network = std::fs::read_link("/proc/self/ns/net").unwrap().to_string_lossy().into_owned();
     let mut users = Vec::new();
     let jailed = wait_for("guests and hosts", || {
-        let all: Vec<_> =
-            children(supervisor.pid()).into_iter().filter(|child| child.kind() != "other").collect();
+        let all: Vec<_> = children(supervisor.pid())
+            .into_iter()
+            .filter(|child| ["guest", "host"].contains(&child.kind()))
+            .collect();
         let has = |kind: &str| all.iter().any(|child| child.kind() == kind);
         // A spare guest may just be starting.
-        let booted = |child: &Jailed| child.kind() != "guest" || filters_of(child) >= SEALED_FILTERS;
-        (has("guest") && has("host") && all.iter().all(booted)).then_some(all)
+        let sealed = |child: &Jailed| child.kind() != "guest" || filters_of(child) >= GUEST_FILTERS;
+        (has("guest") && has("host") && all.iter().all(sealed)).then_some(all)
     });
     for process in &jailed {
         assert_eq!(process.status("Seccomp"), "2", "{process:?}");
         assert_eq!(process.status("NoNewPrivs"), "1", "{process:?}");
-        assert!(filters_of(process) >= BOOT_FILTERS, "{process:?}");
+        assert!(filters_of(process) >= FILTERS, "{process:?}");
         for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
             assert_eq!(process.status(set), "0000000000000000", "{set} of {process:?}");
         }
@@ -247,6 +249,42 @@ fn guest_and_host_are_held_by_every_layer() {
     users.sort_unstable();
     users.dedup();
     assert_eq!(users.len(), count, "two processes share a user id");
+}
+
+/// What a zygote keeps is what it needs to confine its guests (CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_ADMIN).
+#[test]
+fn a_zygote_is_held_as_well_and_its_guests_share_nothing_of_it_that_can_be_written() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    supervisor.result("return await Echo({})");
+    let of_kind = |kind: &str| -> Vec<Jailed> {
+        children(supervisor.pid()).into_iter().filter(|child| child.kind() == kind).collect()
+    };
+    let guests = wait_for("spares", || Some(of_kind("guest")).filter(|guests| guests.len() >= 4));
+    let zygotes = of_kind("zygote");
+    assert_eq!(zygotes.len(), 1);
+    let own_network = std::fs::read_link("/proc/self/ns/net").unwrap().to_string_lossy().into_owned();
+    for zygote in &zygotes {
+        assert_eq!((zygote.status("Seccomp"), zygote.status("NoNewPrivs")), ("2", "1"));
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(zygote.status(set), "00000000002001c0", "{set}");
+        }
+        assert_ne!(zygote.network(), own_network);
+        let uid: u32 = zygote.status("Uid").split_whitespace().next().unwrap().parse().unwrap();
+        assert!((61_000..65_000).contains(&uid), "{uid}");
+    }
+    let mut seen = std::collections::HashMap::new();
+    let mut networks = std::collections::HashSet::new();
+    for process in zygotes.iter().chain(&guests) {
+        assert!(networks.insert(process.network()), "two processes share a network namespace");
+        for (number, file) in process.open_files() {
+            // The standard input of all of them.
+            if file != "/dev/null" {
+                let other = seen.insert(file.clone(), process.pid);
+                assert!(other.is_none_or(|pid| pid == process.pid), "{number} ({file}) is {other:?}'s too");
+            }
+        }
+    }
 }
 
 #[test]

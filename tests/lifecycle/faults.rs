@@ -1,11 +1,13 @@
 //! What breaks around a running supervisor, and what it then does: a clear failure, nothing half done,
 //! nothing lost that was acknowledged, and back to work when the fault is gone.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::is_gone;
@@ -130,6 +132,36 @@ fn a_control_group_hierarchy_that_vanishes_stops_new_processes_and_nothing_else(
     assert_eq!(supervisor.execute_for("another", "return 1")["result"], 1);
 }
 
+/// Ends every process from which guests are forked.
+fn kill_zygotes(supervisor: &Supervisor) {
+    let zygotes: Vec<_> =
+        children(supervisor.pid()).into_iter().filter(|child| child.kind() == "zygote").collect();
+    assert!(!zygotes.is_empty());
+    for zygote in zygotes {
+        kill(Pid::from_raw(zygote.pid), Signal::SIGKILL).unwrap();
+    }
+}
+
+#[test]
+fn a_zygote_that_is_killed_is_replaced_and_its_guests_go_on() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    assert_eq!(supervisor.execute_for("early", "return 1")["result"], 1);
+    let guests = || -> HashSet<i32> {
+        let all = children(supervisor.pid()).into_iter().filter(|child| child.kind() == "guest");
+        all.map(|guest| guest.pid).collect()
+    };
+    let before = wait_for("its spares", || Some(guests()).filter(|guests| guests.len() >= 5));
+    kill_zygotes(&supervisor);
+    // More new agents than there are spares.
+    for agent in 0..8 {
+        assert_eq!(supervisor.execute_for(&format!("late-{agent}"), "return 2")["result"], 2);
+    }
+    assert!(before.is_subset(&guests()), "guests ended with their zygote");
+    assert!(children(supervisor.pid()).iter().any(|child| child.kind() == "zygote"));
+    assert!(supervisor.log().iter().any(|line| line.contains("zygote")), "nothing says so");
+}
+
 #[test]
 fn a_node_that_is_gone_stops_new_processes_until_it_is_back() {
     let installation = Installation::copy();
@@ -139,6 +171,9 @@ fn a_node_that_is_gone_stops_new_processes_until_it_is_back() {
     supervisor.provision_with(json!({ "isolation": { "guest": "execution" } }));
     assert_eq!(supervisor.result("return 1"), 1);
     std::fs::rename(&node, &aside).unwrap();
+    // Guests are forked from a Node that was started before.
+    assert_eq!(supervisor.result("return 1"), 1);
+    kill_zygotes(&supervisor);
     let failed = wait_for("the spares to be used up", || {
         Some(post(&supervisor, "agent", "return 1")).filter(|answer| answer.status != 200)
     });

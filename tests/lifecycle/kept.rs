@@ -63,7 +63,7 @@ fn an_environment_that_loads_slowly_does_not_hold_up_the_others() {
 
 #[test]
 fn what_is_kept_is_bounded_by_its_memory_and_the_latest_stays() {
-    let supervisor = Supervisor::with_settings("[execution]\nidle_megabytes_max = 120\nspare_guests = 1\n");
+    let supervisor = Supervisor::with_settings("[execution]\nidle_megabytes_max = 60\nspare_guests = 1\n");
     supervisor.provision();
     let agents: Vec<String> = (0..8).map(|number| format!("agent-{number}")).collect();
     for agent in &agents {
@@ -72,7 +72,6 @@ fn what_is_kept_is_bounded_by_its_memory_and_the_latest_stays() {
     let host_of = |name: &str| supervisor.execute_for(name, "return await Who()")["result"]["pid"].clone();
     assert_eq!(host_of("agent-7"), host_of("agent-7"), "the latest host stays");
     wait_for("processes to retire", || (of_kind(&supervisor, "host").len() <= 5).then_some(()));
-    assert!(of_kind(&supervisor, "guest").len() <= 5);
     assert_eq!(supervisor.execute_for("agent-0", "return await Echo(2)")["result"], 2);
 }
 

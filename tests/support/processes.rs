@@ -12,12 +12,14 @@ pub struct Jailed {
 }
 
 impl Jailed {
-    /// `guest`, `host` or what else its script is called.
+    /// `zygote`, `guest`, `host` or `other`.
     pub fn kind(&self) -> &str {
-        [("guest", "guest.blob"), ("host", "host.cjs")]
-            .into_iter()
-            .find(|(_, file)| self.command.contains(file))
-            .map_or("other", |(kind, _)| kind)
+        match self.status("Name") {
+            // A guest has the command line of its zygote; both give themselves a name.
+            name @ ("zygote" | "guest") => name,
+            _ if self.command.contains("host.cjs") => "host",
+            _ => "other",
+        }
     }
 
     /// A field of `/proc/PID/status`.
@@ -59,6 +61,23 @@ impl Jailed {
         let lines = |table: &str| fs::read_to_string(self.path(table)).unwrap().lines().count();
         // Each table has a head.
         ["net/tcp", "net/udp"].iter().map(|table| lines(table) - 1).sum()
+    }
+
+    /// Its descriptors, each with what tells its file from others: the kernel's name of it, and the number of
+    /// an event counter. An `epoll` instance has neither and is left out.
+    pub fn open_files(&self) -> Vec<(String, String)> {
+        let names = fs::read_dir(self.path("fd")).unwrap();
+        let numbers = names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+        let file = |number: &String| {
+            let link = fs::read_link(self.path("fd").join(number)).ok()?.to_string_lossy().into_owned();
+            let about = fs::read_to_string(self.path("fdinfo").join(number)).ok()?;
+            match about.lines().find_map(|line| line.strip_prefix("eventfd-id:")) {
+                Some(id) => Some(format!("{link} {}", id.trim())),
+                None if link.starts_with("anon_inode:") => None,
+                None => Some(link),
+            }
+        };
+        numbers.filter_map(|number| file(&number).map(|file| (number, file))).collect()
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -16,6 +16,26 @@ const fromBase64 = (text) => ask(() => atob(`${text}`));
 // What takes long to load is loaded for the snapshot. No random number is drawn for it: all guests would share it.
 const { crypto: random } = globalThis;
 
+/**
+ * `Math` with random numbers of the guest's own: V8's start from a seed that all guests of a zygote share.
+ */
+const makeMath = () => {
+  const drawn = new Uint32Array(256);
+  let next = drawn.length;
+  const { random: fromZero } = {
+    random() {
+      if (next === drawn.length) {
+        random.getRandomValues(drawn);
+        next = 0;
+      }
+      next += 2;
+      // 53 bits, as many as a number below 1 has.
+      return ((drawn[next - 2] >>> 5) * 0x4000000 + (drawn[next - 1] >>> 6)) / 0x20000000000000;
+    },
+  };
+  return Object.defineProperties({}, { ...Object.getOwnPropertyDescriptors(Math), random: { value: fromZero } });
+};
+
 /** No walk over the properties of `Intl` comes upon these. */
 const SEGMENTS = (() => {
   const segments = new Intl.Segmenter().segment('');
@@ -32,7 +52,7 @@ export const makeSharedGlobals = ({ harden, floats }) => {
   harden(SEGMENTS);
   return harden({
     Date,
-    Math,
+    Math: makeMath(),
     Intl,
     ...floats,
     ...urls,

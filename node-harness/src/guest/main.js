@@ -1,25 +1,29 @@
 // @ts-check
 /**
- * The guest: closes its realm, seals its process, and then runs one execution at a time, as the
- * supervisor's messages say. What comes before is the same in every guest and comes from a snapshot.
+ * The guest: closes its realm, rehearses, becomes a zygote, and in each process that is forked from it runs one
+ * execution at a time, as the supervisor's messages say. What comes before is the same in every zygote and comes
+ * from a snapshot.
  */
 import { closePerimeter, formatStacks } from './perimeter.js';
-import { blockingProtocol, leave, makePrinter, onUnhandledRejection, seal } from '../shared/powers.js';
+import { blockingProtocol, forkGuests, leave, makePrinter, onUnhandledRejection } from '../shared/powers.js';
 import { makeChannel } from './channel.js';
 import { makeCompartments } from './compartments.js';
 import { makeStacks } from './errors.js';
 import { makeExecution } from './execution.js';
 import { makeSharedGlobals } from './globals.js';
+import { leaveNoGarbage, makeRehearsal } from './rehearsal.js';
 
 const { setImmediate } = globalThis;
 
-/** @param {string} library  the seal */
-export const start = (library) => {
-  const perimeter = closePerimeter();
-  const stacks = makeStacks();
-  formatStacks(stacks.format);
-  const compartments = makeCompartments(perimeter.Compartment, makeSharedGlobals(perimeter));
-  const channel = makeChannel(blockingProtocol);
+/** @typedef {{ write: (bytes: Buffer) => void, read: (into: Buffer, from: number) => number }} Protocol */
+
+/**
+ * @param {Protocol} protocol
+ * @param {ReturnType<typeof makeStacks>} stacks
+ * @param {ReturnType<typeof makeCompartments>} compartments
+ */
+const makeGuest = (protocol, stacks, compartments) => {
+  const channel = makeChannel(protocol);
 
   /** @type {ReturnType<typeof makeExecution> | undefined} */
   let current;
@@ -47,19 +51,46 @@ export const start = (library) => {
     }
   };
 
-  /** One turn of the loop: an end, a timer or a message. What these leave to microtasks runs before the next. */
-  const turn = () => {
+  /**
+   * One turn of the loop: an end, a timer or a message. What these leave to microtasks runs before the next.
+   *
+   * @param {() => boolean} isOver @param {() => void} then  called when it is
+   */
+  const turn = (isOver, then) => {
     if (current?.hasEnded()) {
       rest(current);
     }
-    if (!current?.runTimer()) {
-      receive();
+    if (isOver()) {
+      then();
+    } else {
+      if (!current?.runTimer()) {
+        receive();
+      }
+      setImmediate(turn, isOver, then);
     }
-    setImmediate(turn);
   };
 
-  seal(library);
-  onUnhandledRejection((reason) => current?.unhandledRejection(reason));
-  channel.send('{"ready":{}}');
-  turn();
+  return Object.freeze({
+    turn,
+    sayReady: () => channel.send('{"ready":{}}'),
+    /** @param {unknown} reason */
+    unhandledRejection: (reason) => current?.unhandledRejection(reason),
+  });
+};
+
+/** @param {string} library  the seal */
+export const start = (library) => {
+  const perimeter = closePerimeter();
+  const stacks = makeStacks();
+  formatStacks(stacks.format);
+  const compartments = makeCompartments(perimeter.Compartment, makeSharedGlobals(perimeter));
+  const rehearsal = makeRehearsal();
+  makeGuest(rehearsal, stacks, compartments).turn(rehearsal.isOver, () => {
+    leaveNoGarbage();
+    forkGuests(library);
+    const guest = makeGuest(blockingProtocol, stacks, compartments);
+    onUnhandledRejection(guest.unhandledRejection);
+    guest.sayReady();
+    guest.turn(() => false, leave);
+  });
 };

@@ -10,7 +10,7 @@
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
-import { seal } from '../shared/powers.js';
+import { forkGuests } from '../shared/powers.js';
 
 const [, , act, target, library] = process.argv;
 
@@ -52,7 +52,7 @@ const acts = {
 };
 
 if (library) {
-  seal(library);
+  forkGuests(library);
 }
 try {
   const detail = acts[act]();

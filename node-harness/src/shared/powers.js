@@ -31,7 +31,14 @@ export const openProtocol = () => {
   });
 };
 
-/** The protocol socket as it is: it blocks. When the supervisor closes it, the process ends. */
+/** Waits to be killed, which the supervisor does whenever it closes a connection. @returns {never} */
+const waitForEnd = () => {
+  for (;;) {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+  }
+};
+
+/** The protocol socket as it is: it blocks. */
 export const blockingProtocol = Object.freeze({
   /** @param {Buffer} bytes */
   write: (bytes) => {
@@ -40,11 +47,14 @@ export const blockingProtocol = Object.freeze({
     }
   },
   /** How many bytes were put into a buffer, at least one. @param {Buffer} into @param {number} from */
-  read: (into, from) => readSync(PROTOCOL_FD, into, from, into.length - from, null) || process.exit(0),
+  read: (into, from) => readSync(PROTOCOL_FD, into, from, into.length - from, null) || waitForEnd(),
 });
 
-/** Ends the process: another one is better than one that is not understood. */
-export const leave = () => process.exit(1);
+/**
+ * Ends a guest: another one is better than one that is not understood. `process.exit` would wait for threads
+ * of Node's, which a process that was forked does not have.
+ */
+export const leave = () => process.abort();
 
 /** @param {(reason: unknown) => void} listener */
 export const onUnhandledRejection = (listener) => void process.on('unhandledRejection', listener);
@@ -68,11 +78,15 @@ export const makePrinter = (write) => {
 export const importFile = async (file) => (file.endsWith('.cjs') ? createRequire(file)(file) : import(file));
 
 /**
- * Seals the process: from here on it opens nothing and starts no thread.
+ * Makes the process a zygote, which stays in here and forks guests. In each of them this returns: sealed, it
+ * opens nothing and starts no thread.
  *
- * @param {string} library  the path of the seal; loading it is sealing
+ * @param {string} library  the path of the seal
  */
-export const seal = (library) => process.dlopen({ exports: {} }, library);
+export const forkGuests = (library) => {
+  process.dlopen({ exports: {} }, library);
+  process.on('exit', leave);
+};
 
 /**
  * Says what a process that starts from the snapshot does, with its first argument.

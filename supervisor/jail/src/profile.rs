@@ -141,6 +141,9 @@ pub struct Filter {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
+    /// What is kept of root's power, by the names of `capabilities(7)`.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
     pub namespaces: Vec<Namespace>,
     pub rlimits: Rlimits,
     pub cgroup: CgroupLimits,
@@ -159,6 +162,7 @@ pub struct ProfileError {
 impl Profile {
     pub fn load(kind: Kind) -> Result<Profile, ProfileError> {
         let text = match kind {
+            Kind::Zygote => include_str!("../../../profiles/jail/zygote.toml"),
             Kind::Guest => include_str!("../../../profiles/jail/guest.toml"),
             Kind::Host => include_str!("../../../profiles/jail/host.toml"),
             Kind::Installer => include_str!("../../../profiles/jail/installer.toml"),
@@ -174,12 +178,6 @@ impl Filter {
         self.rule.retain(|rule| rule.jit.is_none_or(|wanted| wanted == jit));
         self
     }
-
-    /// What is left to a guest after its boot: `profiles/jail/sealed.toml`.
-    pub fn sealed() -> Result<Filter, ProfileError> {
-        let text = include_str!("../../../profiles/jail/sealed.toml");
-        toml::from_str(text).map_err(|source| ProfileError { name: "sealed", source })
-    }
 }
 
 #[cfg(test)]
@@ -188,9 +186,10 @@ mod tests {
 
     /// Every filter with its name, with V8's compiler and without.
     fn filters() -> Vec<(&'static str, Filter)> {
-        let of_kinds = Kind::ALL.map(|kind| (kind.as_str(), Profile::load(kind).unwrap().filter));
-        let all = of_kinds.into_iter().chain([("sealed", Filter::sealed().unwrap())]);
-        all.flat_map(|(name, filter)| [true, false].map(|jit| (name, filter.clone().for_jit(jit)))).collect()
+        let all = Kind::ALL.map(|kind| (kind.as_str(), Profile::load(kind).unwrap().filter));
+        all.into_iter()
+            .flat_map(|(name, filter)| [true, false].map(|jit| (name, filter.clone().for_jit(jit))))
+            .collect()
     }
 
     /// Whether `rule` answers `syscall` in every case in which the conditions hold.
@@ -228,7 +227,7 @@ mod tests {
     #[test]
     fn without_a_compiler_nothing_in_memory_is_executable() {
         const PROT_EXEC: u64 = 4;
-        for name in ["guest", "sealed", "analyzer"] {
+        for name in ["zygote", "guest", "analyzer"] {
             let (_, filter) = filters().into_iter().filter(|(found, _)| *found == name).nth(1).unwrap();
             for rule in &filter.rule {
                 for call in rule.syscalls.iter().filter(|call| ["mmap", "mprotect"].contains(&call.as_str()))
@@ -237,7 +236,7 @@ mod tests {
                     let not_executable = protection.is == Comparison::AtMost
                         && matches!(protection.value, Value::Number(value) if value < PROT_EXEC);
                     let of_a_file =
-                        name != "sealed" && call == "mmap" && rule.when.iter().any(is_not_anonymous);
+                        name != "guest" && call == "mmap" && rule.when.iter().any(is_not_anonymous);
                     assert!(not_executable || of_a_file, "{name}: {rule:?}");
                 }
             }
@@ -253,10 +252,11 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_can_be_granted_nothing_to_write_or_to_connect_to() {
-        for kind in [Kind::Guest, Kind::Analyzer] {
-            let granted: Vec<Access> = Profile::load(kind).unwrap().landlock.into_keys().collect();
-            assert_eq!(granted, [Access::Read, Access::Execute], "{kind}");
+    fn a_guest_can_be_granted_no_file_and_its_zygote_nothing_to_write_or_to_connect_to() {
+        let granted = |kind| -> Vec<Access> { Profile::load(kind).unwrap().landlock.into_keys().collect() };
+        assert_eq!(granted(Kind::Guest), []);
+        for kind in [Kind::Zygote, Kind::Analyzer] {
+            assert_eq!(granted(kind), [Access::Read, Access::Execute], "{kind}");
         }
     }
 
@@ -269,7 +269,6 @@ mod tests {
             "clone3",
             "mount",
             "setns",
-            "unshare",
             "bpf",
             "io_uring_setup",
             "kill",
@@ -285,22 +284,49 @@ mod tests {
     }
 
     #[test]
+    fn only_a_zygote_has_powers_and_it_can_use_them_to_confine_only() {
+        for kind in Kind::ALL {
+            let profile = Profile::load(kind).unwrap();
+            let unshares = profile.filter.rule.iter().any(|rule| rule.syscalls == ["unshare"]);
+            assert_eq!(
+                (kind == Kind::Zygote, !profile.capabilities.is_empty()),
+                (unshares, unshares),
+                "{kind}"
+            );
+            for name in profile.capabilities {
+                assert!(name.parse::<caps::Capability>().is_ok(), "{name}");
+            }
+        }
+        let zygote = Profile::load(Kind::Zygote).unwrap();
+        let guest = Profile::load(Kind::Guest).unwrap();
+        assert_eq!((zygote.rlimits, zygote.namespaces), (guest.rlimits, guest.namespaces));
+    }
+
+    #[test]
     fn the_seal_only_takes_away() {
         let allowed = |filter: Filter| -> Vec<Rule> {
             filter.rule.into_iter().filter(|rule| rule.action == Action::Allow).collect()
         };
         for jit in [true, false] {
-            let boot = allowed(Profile::load(Kind::Guest).unwrap().filter.for_jit(jit));
-            let sealed = allowed(Filter::sealed().unwrap().for_jit(jit));
+            let boot = allowed(Profile::load(Kind::Zygote).unwrap().filter.for_jit(jit));
+            let sealed = allowed(Profile::load(Kind::Guest).unwrap().filter.for_jit(jit));
             for rule in &sealed {
                 for syscall in &rule.syscalls {
                     let allowed_before = boot.iter().any(|before| covers(before, syscall, &rule.when));
                     assert!(allowed_before, "{syscall} is allowed by the seal and not before it: {rule:?}");
                 }
             }
-            for gone in
-                ["openat", "statx", "newfstatat", "clone", "execve", "seccomp", "readlink", "epoll_create1"]
-            {
+            for gone in [
+                "openat",
+                "statx",
+                "clone",
+                "execve",
+                "seccomp",
+                "readlink",
+                "epoll_create1",
+                "unshare",
+                "setresuid",
+            ] {
                 assert!(boot.iter().any(|rule| rule.syscalls.iter().any(|name| name == gone)), "{gone}");
                 assert!(!sealed.iter().any(|rule| rule.syscalls.iter().any(|name| name == gone)), "{gone}");
             }

@@ -7,10 +7,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use jail::{Access, Grant};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::pivot_root;
+
+use crate::{Access, Grant};
 
 /// Room for the directory entries of the mount points.
 const ROOT_OPTIONS: &str = "size=64k,nr_inodes=256,mode=755";

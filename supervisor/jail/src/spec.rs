@@ -1,11 +1,13 @@
-//! The one message that jail-exec reads: everything about the process it is about to become.
+//! The one message that a process reads while it is confined: everything about what it is to become.
 //!
-//! The spec is written by the supervisor and is trusted; it still bounds its own size.
+//! It is written by the supervisor and is trusted; it still bounds its own size.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The descriptor on which a jailed process finds its protocol socket.
@@ -14,13 +16,47 @@ pub const PROTOCOL_FD: i32 = 3;
 /// The environment variable that tells the seal of a guest that V8 compiles nothing: `off`.
 pub const JIT_VARIABLE: &str = "CLOISTER_JIT";
 
-/// The largest spec that jail-exec reads, in bytes.
+/// The largest spec that is read, in bytes.
 pub const SPEC_BYTES_MAX: usize = 256 * 1024;
+
+/// Reads one frame as in the protocol: four bytes of big-endian length, then JSON.
+pub fn read_frame<T: DeserializeOwned>(mut from: impl Read) -> io::Result<T> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let length = u32::from_be_bytes(length) as usize;
+    if length > SPEC_BYTES_MAX {
+        return Err(io::Error::other(format!("{length} bytes, {SPEC_BYTES_MAX} are the most")));
+    }
+    let mut body = vec![0; length];
+    from.read_exact(&mut body)?;
+    Ok(serde_json::from_slice(&body)?)
+}
+
+/// A value as such a frame.
+pub fn frame(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    let body = serde_json::to_vec(value)?;
+    if body.len() > SPEC_BYTES_MAX {
+        return Err(io::Error::other("the spec is too large: the environment has too many backends"));
+    }
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    Ok([length.to_be_bytes().as_slice(), &body].concat())
+}
+
+/// What a zygote says: that it can fork, and what came of each request to do so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum FromZygote {
+    Ready {},
+    Forked { pid: i32 },
+    Failed { reason: String },
+}
 
 /// Which profile of `profiles/jail/` holds the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
+    /// From which guests are forked.
+    Zygote,
     Guest,
     Host,
     Installer,
@@ -28,10 +64,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 4] = [Kind::Guest, Kind::Host, Kind::Installer, Kind::Analyzer];
+    pub const ALL: [Kind; 5] = [Kind::Zygote, Kind::Guest, Kind::Host, Kind::Installer, Kind::Analyzer];
 
     pub fn as_str(self) -> &'static str {
         match self {
+            Kind::Zygote => "zygote",
             Kind::Guest => "guest",
             Kind::Host => "host",
             Kind::Installer => "installer",
@@ -133,26 +170,33 @@ pub enum Namespaces {
     User,
 }
 
+/// What every process is told of its jail, whether it is made by jail-exec or forked from a zygote.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Confinement {
+    pub kind: Kind,
+    /// The process that must still be the parent when the death signal is set.
+    pub supervisor_pid: i32,
+    pub identity: Option<Identity>,
+    pub namespaces: Namespaces,
+    pub landlock: bool,
+}
+
 /// Everything that jail-exec has to know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
-    pub kind: Kind,
+    pub confinement: Confinement,
     /// The program, as a path inside the jail.
     pub program: PathBuf,
     /// The arguments, without the program itself.
     pub arguments: Vec<String>,
     /// The whole environment.
     pub environment: BTreeMap<String, String>,
-    /// The process that must still be the parent when the death signal is set.
-    pub supervisor_pid: i32,
     /// `cgroup.procs` files that the process enters.
     pub cgroups: Vec<PathBuf>,
-    pub identity: Option<Identity>,
-    pub namespaces: Namespaces,
     /// An empty directory on which the private root is mounted, if there is to be one.
     pub root: Option<PathBuf>,
-    pub landlock: bool,
     /// Whether V8 may compile to machine code.
     pub jit: bool,
     /// Writable memory (`RLIMIT_DATA`), where no control group bounds it.

@@ -1,4 +1,4 @@
-//! The system calls that no safe crate wraps: the only `unsafe` code of jail-exec.
+//! The system calls that no safe crate wraps, for jail-exec: the only `unsafe` code of this package.
 //!
 //! jail-exec is single-threaded, and it owns its whole process.
 #![expect(unsafe_code, reason = "system calls without a safe wrapper; each function states why it is sound")]

@@ -1,39 +1,73 @@
-//! The second seal of a guest, which Node loads with `process.dlopen`: loading it *is* sealing.
+//! What makes a zygote of Node: the library that it loads with `process.dlopen` when it has booted.
 //!
-//! Load first, then empty the world, then accept strangers: after boot and `lockdown()`, and before the
-//! first program, every thread gets a filter that leaves computing, sockets that are open, and memory.
-//! The process also becomes non-dumpable, so that not even its own user can read it. Nothing of this
-//! needs a privilege, and nothing is given to JavaScript.
-#![expect(unsafe_code, reason = "the one symbol that Node looks for in an addon")]
+//! ```text
+//!  process.dlopen(seal) ──► serve: wait for a request ──fork──┬─► the zygote waits for the next
+//!                                                             └─► the guest: own descriptors, confined ──► returns
+//! ```
+//!
+//! Load first, then empty the world, then accept strangers. Loading does not return in the zygote, and returns
+//! in each guest when it is sealed: it has no file, no thread but its own, and no system call but those of
+//! computing. Nothing of this library is given to JavaScript.
+//!
+//! A fork takes the calling thread only, so V8 is told to need no other (`--single-threaded`), and the event loop
+//! gets descriptors of its own: what a guest shared with another would be a way between them.
 
-use std::ffi::c_void;
+mod sys;
 
-use jail::{Facts, Filter, JIT_VARIABLE, Programs};
+use std::ffi::CStr;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
 
-/// The exit code of a guest that could not be sealed. Its reason stands on stderr.
+use jail::{Confinement, FromZygote, GuestSeal, JIT_VARIABLE, PROTOCOL_FD, frame, read_frame};
+use nix::sys::prctl::set_name;
+
+type Failure = Box<dyn std::error::Error>;
+
+/// The exit code of a zygote or guest that failed here. Its reason stands on the standard error.
 const FAILED: i32 = 122;
 
-/// The entry of an addon (Node-API, `napi_addon_register_func`): called once, on the main thread.
-// SAFETY: the name is Node's own for this purpose, so it stands for nothing else in the process.
-#[unsafe(no_mangle)]
-pub extern "C" fn napi_register_module_v1(_environment: *mut c_void, exports: *mut c_void) -> *mut c_void {
-    if let Err(reason) = seal() {
+const ZYGOTE: &CStr = c"zygote";
+const GUEST: &CStr = c"guest";
+
+/// Called when the library is loaded, on the main thread. Returns in guests only.
+fn load() {
+    if let Err(reason) = serve() {
         eprintln!("seal: {reason}");
-        std::process::exit(FAILED);
+        sys::exit(FAILED);
     }
-    exports
 }
 
-fn seal() -> Result<(), Box<dyn std::error::Error>> {
-    nix::sys::prctl::set_dumpable(false)?;
-    let own_pid = u64::from(std::process::id());
-    // The one execve is over, so no rule names its addresses.
-    let facts = Facts { own_pid, secret_path: 0, secret_arguments: 0, secret_environment: 0 };
+/// Forks a guest for each request, until the supervisor closes the connection.
+fn serve() -> Result<(), Failure> {
+    set_name(ZYGOTE)?;
     #[expect(clippy::disallowed_methods, reason = "the one thing that a supervisor tells the seal")]
     let variable = std::env::var_os(JIT_VARIABLE);
-    let jit = variable.is_none_or(|value| value != "off");
-    for program in &Programs::compile(&Filter::sealed()?.for_jit(jit), &facts)?.0 {
-        seccompiler::apply_filter_all_threads(program)?;
+    let seal = GuestSeal::prepare(variable.is_none_or(|value| value != "off"))?;
+    say(&FromZygote::Ready {})?;
+    loop {
+        let Some(descriptors) = sys::receive_descriptors()? else { sys::exit(0) };
+        match sys::fork() {
+            Ok(Some(pid)) => say(&FromZygote::Forked { pid })?,
+            Ok(None) => return become_guest(seal, descriptors),
+            Err(error) => say(&FromZygote::Failed { reason: error.to_string() })?,
+        }
     }
-    Ok(())
+}
+
+/// One frame to the supervisor; a zygote of which nobody hears ends.
+fn say(message: &FromZygote) -> Result<(), Failure> {
+    Ok(sys::protocol_socket().write_all(&frame(message)?)?)
+}
+
+/// Takes the descriptors of its own, waits until the supervisor has put it into its groups and says how it is
+/// confined, and is.
+fn become_guest(seal: GuestSeal, descriptors: [OwnedFd; 3]) -> Result<(), Failure> {
+    set_name(GUEST)?;
+    let [socket, stdout, stderr] = descriptors;
+    for (descriptor, place) in [(stdout, 1), (stderr, 2), (socket, PROTOCOL_FD)] {
+        sys::place(descriptor, place)?;
+    }
+    sys::renew_event_loops()?;
+    let confinement: Confinement = read_frame(&*sys::protocol_socket())?;
+    Ok(seal.close(&confinement)?)
 }

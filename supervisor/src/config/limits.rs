@@ -54,6 +54,8 @@ pub const CPU_TIME_CHECK_PERIOD: Duration = Duration::from_millis(50);
 
 /// From spawn to `ready`: fifty times what it takes, for a machine under load.
 pub const BOOT_TIME_MAX: Duration = Duration::from_secs(10);
+/// What a zygote may take to fork, which takes it a millisecond; other starts wait for it.
+pub const FORK_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long a start is taken to compute all the time; longer ones wait for something, and others may start.
 pub const START_TIME: Duration = Duration::from_secs(1);
 /// Loading an implementation and its packages.

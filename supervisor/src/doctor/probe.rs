@@ -9,10 +9,14 @@ use jail::Kind;
 use serde::Deserialize;
 
 use super::{ProbeOutcome, ProbeReport};
-use crate::config::limits;
+use crate::config::{PolicyName, limits};
 use crate::worker::{
-    Exit, ExitCause, Launch, LaunchError, Launcher, Program, node_arguments, node_environment,
+    Exit, ExitCause, GuestMake, Launch, LaunchError, Launcher, Program, Zygote, node_arguments,
+    node_environment,
 };
+
+/// Where somebody else's code runs.
+const JAILS: [Kind; 4] = [Kind::Guest, Kind::Host, Kind::Installer, Kind::Analyzer];
 
 /// What the probe prints.
 #[derive(Deserialize)]
@@ -39,7 +43,7 @@ pub async fn all(launcher: &Launcher) -> Vec<ProbeReport> {
         ("spawn", "/bin/true".to_owned()),
         ("signal", own_pid.to_string()),
     ];
-    let every = Kind::ALL.into_iter().flat_map(|kind| acts.clone().map(|(act, target)| (kind, act, target)));
+    let every = JAILS.into_iter().flat_map(|kind| acts.clone().map(|(act, target)| (kind, act, target)));
     let at_once = std::thread::available_parallelism().map_or(1, NonZero::get);
     futures_util::stream::iter(every)
         .map(|(kind, act, target)| one(launcher, kind, act, target))
@@ -82,8 +86,8 @@ fn judge(exit: &Exit) -> (ProbeOutcome, String) {
     // An analyzer's standard output is its protocol socket, so it answers on the other.
     let printed = if exit.stdout.is_empty() { exit.stderr.as_bytes() } else { &exit.stdout };
     match (exit.cause, serde_json::from_slice::<Answer>(printed)) {
-        (ExitCause::Code(0), Ok(answer)) if answer.succeeded => (ProbeOutcome::Succeeded, answer.detail),
-        (ExitCause::Code(0), Ok(answer)) => (ProbeOutcome::Refused, answer.detail),
+        (_, Ok(answer)) if answer.succeeded => (ProbeOutcome::Succeeded, answer.detail),
+        (_, Ok(answer)) => (ProbeOutcome::Refused, answer.detail),
         (ExitCause::Signal(nix::libc::SIGSYS), _) => {
             (ProbeOutcome::Refused, "the kernel ended the process (SIGSYS)".to_owned())
         }
@@ -97,31 +101,37 @@ async fn run(
     act: &str,
     target: &str,
 ) -> Result<std::sync::Arc<Exit>, LaunchError> {
-    let mut arguments = match kind {
-        Kind::Analyzer => vec!["--probe".to_owned()],
-        _ => [node_arguments(32), vec![launcher.script("src/probe/main.js")]].concat(),
+    let script = || [launcher.script("src/probe/main.js"), act.to_owned(), target.to_owned()];
+    let process = if kind == Kind::Guest {
+        let make = GuestMake::of(&PolicyName::default().load());
+        let zygote = Zygote::start(launcher, make, script(), Vec::new()).await?;
+        // It reads how it is confined, and nothing else.
+        launcher.fork(&zygote).await?.0
+    } else {
+        let (program, arguments, grants) = match kind {
+            Kind::Analyzer => {
+                let arguments = vec!["--probe".to_owned(), act.to_owned(), target.to_owned()];
+                (Program::Analyzer, arguments, Vec::new())
+            }
+            _ => {
+                let arguments = [node_arguments(32).as_slice(), &script()].concat();
+                (Program::Node, arguments, launcher.harness_grants())
+            }
+        };
+        let launch = Launch {
+            kind,
+            program,
+            arguments,
+            environment: node_environment(),
+            grants,
+            directory: PathBuf::from("/"),
+            program_memory_bytes: 0,
+            jit: true,
+            stdout_bytes_max: limits::STDOUT_BYTES_MAX,
+            folder: None,
+        };
+        launcher.launch(launch).await?.0
     };
-    arguments.extend([act.to_owned(), target.to_owned()]);
-    if kind == Kind::Guest {
-        arguments.push(launcher.seal());
-    }
-    let launch = Launch {
-        kind,
-        program: if kind == Kind::Analyzer { Program::Analyzer } else { Program::Node },
-        arguments,
-        environment: node_environment(),
-        grants: match kind {
-            Kind::Guest => launcher.guest_grants(),
-            Kind::Host | Kind::Installer => launcher.harness_grants(),
-            Kind::Analyzer => Vec::new(),
-        },
-        directory: PathBuf::from("/"),
-        program_memory_bytes: 0,
-        jit: true,
-        stdout_bytes_max: limits::STDOUT_BYTES_MAX,
-        folder: None,
-    };
-    let (process, _socket) = launcher.launch(launch).await?;
     let ended = tokio::time::timeout(limits::BOOT_TIME_MAX, process.ended()).await;
     ended.map_err(|_| LaunchError::Slow { kind })
 }

@@ -35,7 +35,7 @@ use crate::config::limits::{self, Capacity};
 use crate::environment::{Environment, start_host};
 use crate::ids::AgentId;
 use crate::runtime::Tasks;
-use crate::worker::{BoundHost, Guest, GuestMake, Launcher, LoadedHost, Snapshot, SpareGuest};
+use crate::worker::{BoundHost, Guest, GuestMake, Launcher, LoadedHost, Snapshot, SpareGuest, Zygotes};
 
 #[derive(Clone)]
 pub struct Pool {
@@ -44,7 +44,7 @@ pub struct Pool {
 
 struct Shared {
     launcher: Launcher,
-    snapshot: Snapshot,
+    zygotes: Zygotes,
     tasks: Tasks,
     capacity: Capacity,
     state: Mutex<State>,
@@ -53,7 +53,8 @@ struct Shared {
 impl Pool {
     pub fn new(launcher: Launcher, snapshot: Snapshot, tasks: Tasks, capacity: Capacity) -> Pool {
         let state = Mutex::new(State::default());
-        Pool { shared: Arc::new(Shared { launcher, snapshot, tasks, capacity, state }) }
+        let zygotes = Zygotes::new(launcher.clone(), snapshot);
+        Pool { shared: Arc::new(Shared { launcher, zygotes, tasks, capacity, state }) }
     }
 
     /// A guest and a host for the agent, the host initialized.
@@ -248,6 +249,7 @@ impl Pool {
                 return;
             }
             state.guests.retain_targets(|make| makes.contains(make));
+            self.shared.zygotes.retain(|make| makes.contains(make));
             drop(state.guests.spares.remove(|make, spare| !makes.contains(make) || !spare.is_usable()));
             drop(state.hosts.spares.remove(|_, spare| !spare.host.is_usable()));
             for make in makes {
@@ -273,6 +275,7 @@ impl Pool {
             state.guests.retain_targets(|_| false);
             state.hosts.retain_targets(|_| false);
             drop(state.guests.spares.remove(|_, _| true));
+            self.shared.zygotes.retain(|_| false);
             state.trim(&self.shared.capacity)
         };
         self.retire(retired);
@@ -307,7 +310,7 @@ impl Pool {
     }
 
     async fn start_guest(&self, make: GuestMake) {
-        let start = SpareGuest::start(&self.shared.launcher, &self.shared.snapshot, make);
+        let start = SpareGuest::start(&self.shared.zygotes, make);
         let started = self.while_busy(start).await;
         {
             let mut state = self.state();

@@ -57,6 +57,13 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
         }
     }
 
+    /// The socket, for somebody who blocks on it. Only a connection that is quiet loses nothing by that.
+    pub fn into_socket(self) -> io::Result<std::os::unix::net::UnixStream> {
+        let socket = self.reader.into_inner().reunite(self.writer).map_err(io::Error::other)?.into_std()?;
+        socket.set_nonblocking(false)?;
+        Ok(socket)
+    }
+
     /// The next message. Sends meanwhile what is queued; safe to drop while it waits.
     pub async fn receive(&mut self) -> Result<In, FrameError> {
         loop {

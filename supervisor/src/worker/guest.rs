@@ -1,14 +1,13 @@
 //! A guest: the Node process in which programs run.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use jail::{JIT_VARIABLE, Kind};
+use jail::Kind;
 
-use super::launcher::{Launch, LaunchError, Launcher, Program};
-use super::node::{await_ready, node_arguments, node_environment, started};
+use super::launcher::LaunchError;
+use super::node::{await_ready, started};
 use super::process::Process;
-use super::snapshot::Snapshot;
+use super::zygote::Zygotes;
 use crate::config::{Policy, limits};
 use crate::protocol::frame::Connection;
 use crate::protocol::{FromGuest, ToGuest};
@@ -16,8 +15,8 @@ use crate::protocol::{FromGuest, ToGuest};
 /// What a guest is given at its start, and cannot be changed afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GuestMake {
-    memory_bytes_max: u64,
-    jit: bool,
+    pub(super) memory_bytes_max: u64,
+    pub(super) jit: bool,
 }
 
 impl GuestMake {
@@ -60,40 +59,9 @@ impl Guest {
 }
 
 impl SpareGuest {
-    /// Starts from the snapshot.
-    pub async fn start(
-        launcher: &Launcher,
-        snapshot: &Snapshot,
-        make: GuestMake,
-    ) -> Result<SpareGuest, LaunchError> {
-        let heap = make.memory_bytes_max / limits::MEGABYTE;
-        let mut arguments = node_arguments(heap);
-        let mut environment = node_environment();
-        if !make.jit {
-            arguments.push("--jitless".to_owned());
-            environment.insert(JIT_VARIABLE.to_owned(), "off".to_owned());
-        }
-        // Its heap is small, and many guests share few processors.
-        arguments.push("--single-threaded-gc".to_owned());
-        // The seed of V8's hashes is the snapshot's: secret, and the same in all guests, whose programs could
-        // only slow themselves down with it.
-        arguments.push("--no-rehash-snapshot".to_owned());
-        arguments.extend(["--snapshot-blob".to_owned(), snapshot.inside(launcher), launcher.seal()]);
-        let mut grants = launcher.guest_grants();
-        grants.push(snapshot.grant());
-        let launch = Launch {
-            kind: Kind::Guest,
-            program: Program::Node,
-            arguments,
-            environment,
-            grants,
-            directory: PathBuf::from("/"),
-            program_memory_bytes: make.memory_bytes_max,
-            jit: make.jit,
-            stdout_bytes_max: limits::STDOUT_BYTES_MAX,
-            folder: None,
-        };
-        let (process, socket) = launcher.launch(launch).await?;
+    /// Lets the zygote of the make fork one.
+    pub async fn start(zygotes: &Zygotes, make: GuestMake) -> Result<SpareGuest, LaunchError> {
+        let (process, socket) = zygotes.fork(make).await?;
         let mut connection =
             Connection::new(socket, limits::FRAME_FROM_WORKER_BYTES_MAX, limits::FRAME_TO_WORKER_BYTES_MAX);
         let ready = await_ready(&mut connection, |message| matches!(message, FromGuest::Ready {})).await;

@@ -10,7 +10,8 @@ use std::path::Path;
 use futures_util::FutureExt as _;
 use jail::{Access, Grant, Kind};
 
-use super::launcher::{Launch, LaunchError, Launcher, Program, places};
+use super::grants::places;
+use super::launcher::{Launch, LaunchError, Launcher, Program};
 use super::node::{await_ready, exit_of, node_arguments, node_environment, started};
 use super::process::Process;
 use crate::config::limits;

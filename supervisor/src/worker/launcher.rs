@@ -2,40 +2,32 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipnet::IpNet;
-use jail::{Access, CgroupLimits, Grant, Kind, Layer, Namespaces, Profile, ProfileError, Spec};
+use jail::{
+    Access, CgroupLimits, Confinement, Grant, Kind, Layer, Namespaces, Profile, ProfileError, Spec, frame,
+};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
+use super::cgroup;
 use super::cgroup::{CgroupError, GroupLimits};
+use super::child::{Unwatched, make_ends};
+use super::grants::{places, program_grants, seal_grants};
 use super::identity::Identities;
 use super::layers::{Layers, LayersError};
 use super::ownership::give_tree;
 use super::process::{Belongings, Process};
 use super::spawner::Spawner;
 use super::tree::TemporaryFolder;
-use super::{cgroup, libraries};
+use super::zygote::Zygote;
 use crate::config::{Installation, limits};
 use crate::egress::{Egress, EgressError};
 use crate::runtime::Tasks;
-
-/// Where things are inside a jail.
-pub mod places {
-    pub const NODE: &str = "/node";
-    pub const ANALYZER: &str = "/analyzer";
-    pub const HARNESS: &str = "/harness";
-    pub const SEAL: &str = "/seal.so";
-    pub const SNAPSHOT: &str = "/guest.blob";
-    pub const ENVIRONMENT: &str = "/environment";
-    pub const EGRESS: &str = "/egress";
-    pub const NPM: &str = "/npm";
-}
 
 /// What a jailed process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,31 +222,72 @@ impl Launcher {
 
     /// Starts the process; its protocol socket is the second value.
     pub async fn launch(&self, launch: Launch) -> Result<(Process, UnixStream), LaunchError> {
-        let name = format!("{}-{}", launch.kind, self.shared.sequence.fetch_add(1, Ordering::Relaxed));
         let mut spec = self.spec(&launch);
-        let belongings = self.belongings(&name, launch)?;
-        spec.identity = belongings.identity.as_ref().map(|leased| leased.identity);
+        let name = self.name(launch.kind);
+        let belongings = self.belongings(
+            &name,
+            launch.kind,
+            launch.program_memory_bytes,
+            launch.stdout_bytes_max,
+            launch.folder,
+        )?;
+        spec.confinement.identity = belongings.identity.as_ref().map(|leased| leased.identity);
         spec.cgroups = belongings.group.as_ref().map(|group| group.procs_files()).unwrap_or_default();
-        if let Some(identity) = spec.identity {
+        if let Some(identity) = spec.confinement.identity {
             give_writable(&spec.grants, identity.uid).await?;
         }
-        let (mut socket, theirs) = socket_pair().map_err(LaunchError::Spawn)?;
-        let child = self.shared.spawner.spawn(theirs).await.map_err(LaunchError::Spawn)?;
-        let process = Process::watch(&self.shared.tasks, name, child, belongings);
-        send_spec(&mut socket, &spec).await.map_err(LaunchError::Spawn)?;
+        let (ends, mut socket, outputs) = make_ends().map_err(LaunchError::Spawn)?;
+        let child = self.shared.spawner.exec(ends).await.and_then(Unwatched::watch);
+        let child = child.map_err(LaunchError::Spawn)?;
+        let process = Process::watch(&self.shared.tasks, name, child, outputs, belongings);
+        send(&mut socket, &spec).await.map_err(LaunchError::Spawn)?;
         Ok((process, socket))
     }
 
-    fn belongings(&self, name: &str, launch: Launch) -> Result<Belongings, LaunchError> {
+    /// Lets a zygote fork a guest; its protocol socket is the second value.
+    pub async fn fork(&self, zygote: &Zygote) -> Result<(Process, UnixStream), LaunchError> {
+        let name = self.name(Kind::Guest);
+        let memory_bytes = zygote.program_memory_bytes();
+        let belongings = self.belongings(&name, Kind::Guest, memory_bytes, limits::STDOUT_BYTES_MAX, None)?;
+        let mut confinement = self.confinement(Kind::Guest);
+        confinement.identity = belongings.identity.as_ref().map(|leased| leased.identity);
+        if confinement.namespaces == Namespaces::User {
+            // Its zygote's user namespace gives it the power to unshare the others.
+            confinement.namespaces = Namespaces::Privileged;
+        }
+        let (ends, mut socket, outputs) = make_ends().map_err(LaunchError::Spawn)?;
+        let child = self.shared.spawner.fork(zygote.socket(), ends).await.and_then(Unwatched::watch);
+        let child = child.map_err(LaunchError::Spawn)?;
+        // It reads how it is confined before it does anything, so all that it takes counts in its groups.
+        if let Some(group) = &belongings.group {
+            group.enter(child.id())?;
+        }
+        let process = Process::watch(&self.shared.tasks, name, child, outputs, belongings);
+        send(&mut socket, &confinement).await.map_err(LaunchError::Spawn)?;
+        Ok((process, socket))
+    }
+
+    fn name(&self, kind: Kind) -> String {
+        format!("{kind}-{}", self.shared.sequence.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn belongings(
+        &self,
+        name: &str,
+        kind: Kind,
+        program_memory_bytes: u64,
+        stdout_bytes_max: usize,
+        folder: Option<TemporaryFolder>,
+    ) -> Result<Belongings, LaunchError> {
         let identity = match self.has(Layer::UserId) {
             true => Some(self.shared.identities.lease().ok_or(LaunchError::NoIdentity)?),
             false => None,
         };
         let group = match &self.shared.hierarchy {
             Ok(hierarchy) if self.has(Layer::Cgroup) => {
-                let profile = self.profile(launch.kind);
+                let profile = self.profile(kind);
                 let group_limits = GroupLimits {
-                    memory_bytes_max: profile.memory_bytes_max + launch.program_memory_bytes,
+                    memory_bytes_max: profile.memory_bytes_max + program_memory_bytes,
                     threads_max: profile.threads_max,
                     cores_max: profile.cores_max,
                 };
@@ -262,7 +295,7 @@ impl Launcher {
             }
             _ => None,
         };
-        Ok(Belongings { group, identity, folder: launch.folder, stdout_bytes_max: launch.stdout_bytes_max })
+        Ok(Belongings { group, identity, folder, stdout_bytes_max })
     }
 
     /// Removes the control groups' common folder; every process must have ended.
@@ -289,6 +322,22 @@ impl Launcher {
         (!self.has(Layer::Cgroup)).then_some(program + limits::NODE_CODE_RANGE_BYTES)
     }
 
+    /// How a process of a kind is confined, but for its user id.
+    fn confinement(&self, kind: Kind) -> Confinement {
+        let namespaces = match (self.has(Layer::Namespaces), nix::unistd::geteuid().is_root()) {
+            (false, _) => Namespaces::None,
+            (true, true) => Namespaces::Privileged,
+            (true, false) => Namespaces::User,
+        };
+        Confinement {
+            kind,
+            supervisor_pid: nix::unistd::getpid().as_raw(),
+            identity: None,
+            namespaces,
+            landlock: self.has(Layer::Landlock),
+        }
+    }
+
     fn spec(&self, launch: &Launch) -> Spec {
         let (program_grants, source, target) = match launch.program {
             Program::Node => (&self.shared.node_grants, &self.shared.installation.node, places::NODE),
@@ -296,35 +345,19 @@ impl Launcher {
                 (&self.shared.analyzer_grants, &self.shared.installation.analyzer, places::ANALYZER)
             }
         };
-        let namespaces = match (self.has(Layer::Namespaces), nix::unistd::geteuid().is_root()) {
-            (false, _) => Namespaces::None,
-            (true, true) => Namespaces::Privileged,
-            (true, false) => Namespaces::User,
-        };
         Spec {
-            kind: launch.kind,
+            confinement: self.confinement(launch.kind),
             program: self.inside(source, target),
             arguments: launch.arguments.clone(),
             environment: launch.environment.clone(),
-            supervisor_pid: nix::unistd::getpid().as_raw(),
             cgroups: Vec::new(),
-            identity: None,
-            namespaces,
             root: self.has(Layer::PrivateRoot).then(|| self.shared.root.clone()),
-            landlock: self.has(Layer::Landlock),
             jit: launch.jit,
             data_bytes_max: self.data_bytes_max(launch),
             grants: program_grants.iter().chain(&launch.grants).cloned().collect(),
             directory: launch.directory.clone(),
         }
     }
-}
-
-/// Our end, and the one that a process inherits and may block on.
-fn socket_pair() -> io::Result<(UnixStream, OwnedFd)> {
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    Ok((UnixStream::from_std(ours)?, OwnedFd::from(theirs)))
 }
 
 /// Empties the folder of running processes, and makes the one on which private roots are mounted.
@@ -340,22 +373,6 @@ fn prepare_folders(run: &Path) -> io::Result<PathBuf> {
     Ok(root)
 }
 
-fn program_grants(program: &Path, target: &str) -> io::Result<Vec<Grant>> {
-    let mut grants = vec![Grant::new(program, target, Access::Execute)];
-    grants.extend(libraries::grants(program)?);
-    Ok(grants)
-}
-
-/// The seal, and those of its libraries that Node does not bring.
-fn seal_grants(seal: &Path, node_grants: &[Grant]) -> io::Result<Vec<Grant>> {
-    let mut grants = vec![Grant::new(seal, places::SEAL, Access::Read)];
-    let needed = libraries::grants(seal)?;
-    grants.extend(
-        needed.into_iter().filter(|grant| node_grants.iter().all(|known| known.target != grant.target)),
-    );
-    Ok(grants)
-}
-
 /// The tree may be large, so it is walked aside.
 async fn give_writable(grants: &[Grant], uid: u32) -> Result<(), LaunchError> {
     for grant in grants.iter().filter(|grant| grant.access == Access::Write) {
@@ -369,12 +386,6 @@ async fn give_writable(grants: &[Grant], uid: u32) -> Result<(), LaunchError> {
     Ok(())
 }
 
-async fn send_spec(socket: &mut UnixStream, spec: &Spec) -> io::Result<()> {
-    let body = serde_json::to_vec(spec)?;
-    if body.len() > jail::SPEC_BYTES_MAX {
-        return Err(io::Error::other("the spec is too large: the environment has too many backends"));
-    }
-    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
-    socket.write_all(&length.to_be_bytes()).await?;
-    socket.write_all(&body).await
+async fn send(socket: &mut UnixStream, message: &impl serde::Serialize) -> io::Result<()> {
+    socket.write_all(&frame(message)?).await
 }

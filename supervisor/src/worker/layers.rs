@@ -106,7 +106,7 @@ impl Layers {
 async fn attempt(bare: &Launcher, layers: &[Layer]) -> Result<(), String> {
     let launcher = bare.with_layers(Layers::with(layers));
     let launch = Launch {
-        kind: Kind::Guest,
+        kind: Kind::Host,
         program: Program::Node,
         arguments: vec!["--version".to_owned()],
         environment: BTreeMap::new(),

@@ -3,7 +3,7 @@
 //! ```text
 //!  Launcher ──Launch──► Process (one task owns child, control group, user id and folder)
 //!     │                    │
-//!     │                    ├── SpareGuest ──bind──► Guest
+//!     │                    ├── Zygote ──fork──► SpareGuest ──bind──► Guest
 //!     │                    ├── LoadedHost ──initialize──► BoundHost
 //!     │                    └── anything that runs to its end: npm, probes
 //!     └── Layers: what this machine can enforce, found out by trying
@@ -12,6 +12,8 @@
 //! This module decides nothing about executions; it is the only one that starts processes.
 
 mod cgroup;
+mod child;
+mod grants;
 mod guest;
 mod host;
 mod identity;
@@ -25,14 +27,17 @@ mod process;
 mod snapshot;
 mod spawner;
 mod tree;
+mod zygote;
 
 pub use cgroup::GroupUsage;
+pub use grants::places;
 pub use guest::{Guest, GuestMake, SpareGuest};
 pub use host::{BoundHost, HostError, HostSpec, LoadedHost};
-pub use launcher::{Launch, LaunchError, Launcher, Program, places};
+pub use launcher::{Launch, LaunchError, Launcher, Program};
 pub use layers::{LayerState, LayersError};
 pub use node::{exit_of, node_arguments, node_environment};
 pub use ownership::{give_tree, read_untrusted, write_fresh};
 pub use process::{Exit, ExitCause, Meter, Process};
 pub use snapshot::{Snapshot, SnapshotError};
 pub use tree::{TemporaryFolder, TreeError, TreeLimits, check_tree, remove_tree};
+pub use zygote::{Zygote, Zygotes};

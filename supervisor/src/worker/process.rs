@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::process::Child;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::cgroup::{Group, GroupUsage};
+use super::child::{Child, Outputs};
 use super::identity::Leased;
 use super::proc;
 use super::tree::TemporaryFolder;
@@ -73,7 +73,7 @@ pub struct Process {
 /// Reads what a process used; it does not keep the process.
 #[derive(Clone, Debug)]
 pub struct Meter {
-    pid: Option<u32>,
+    pid: u32,
     group: Option<Arc<Group>>,
     exit: watch::Receiver<Option<Arc<Exit>>>,
 }
@@ -96,7 +96,13 @@ impl Drop for Belongings {
 }
 
 impl Process {
-    pub fn watch(tasks: &Tasks, name: String, child: Child, belongings: Belongings) -> Process {
+    pub fn watch(
+        tasks: &Tasks,
+        name: String,
+        child: Child,
+        outputs: Outputs,
+        belongings: Belongings,
+    ) -> Process {
         let kill = CancellationToken::new();
         let (publish, exit) = watch::channel(None);
         let group = belongings.group.clone();
@@ -104,7 +110,7 @@ impl Process {
         let label = name.clone();
         let pid = child.id();
         tasks.spawn(async move {
-            let exit = run(child, &belongings, killed).await;
+            let exit = run(child, outputs, &belongings, killed).await;
             tracing::debug!(process = label, cause = ?exit.cause, "a jailed process has ended");
             // Nobody may be waiting any more.
             let _ = publish.send(Some(Arc::new(exit)));
@@ -179,7 +185,7 @@ impl Meter {
     }
 
     fn told(&self) -> Option<GroupUsage> {
-        self.pid.and_then(proc::usage_of)
+        proc::usage_of(self.pid)
     }
 }
 
@@ -202,34 +208,29 @@ fn unknown_exit() -> Arc<Exit> {
     })
 }
 
-async fn run(mut child: Child, belongings: &Belongings, killed: CancellationToken) -> Exit {
-    let stderr = child.stderr.take();
-    let stdout = child.stdout.take();
+async fn run(mut child: Child, outputs: Outputs, belongings: &Belongings, killed: CancellationToken) -> Exit {
     let wait = async {
-        tokio::select! {
-            status = child.wait() => status,
-            () = killed.cancelled() => {
-                // It may have ended in this moment; wait tells.
-                let _ = child.start_kill();
+        let ended = tokio::select! {
+            cause = child.wait() => Some(cause),
+            () = killed.cancelled() => None,
+        };
+        match ended {
+            Some(cause) => cause,
+            None => {
+                child.kill();
                 child.wait().await
             }
         }
     };
-    let (status, stderr, stdout) = tokio::join!(
+    let (cause, stderr, stdout) = tokio::join!(
         wait,
-        last_of(stderr, limits::STDERR_BYTES_MAX),
-        first_of(stdout, belongings.stdout_bytes_max)
+        last_of(outputs.stderr, limits::STDERR_BYTES_MAX),
+        first_of(outputs.stdout, belongings.stdout_bytes_max)
     );
-    let cause = match status {
-        Ok(status) => {
-            use std::os::unix::process::ExitStatusExt as _;
-            status.code().map_or(ExitCause::Signal(status.signal().unwrap_or(0)), ExitCause::Code)
-        }
-        Err(error) => {
-            tracing::error!(%error, "cannot wait for a jailed process");
-            ExitCause::Signal(nix::libc::SIGKILL)
-        }
-    };
+    let cause = cause.unwrap_or_else(|error| {
+        tracing::error!(%error, "cannot wait for a jailed process");
+        ExitCause::Signal(nix::libc::SIGKILL)
+    });
     let stderr = String::from_utf8_lossy(&stderr).into_owned();
     let kills = belongings.group.as_ref().map_or(0, |group| group.out_of_memory_kills());
     let gave_up = matches!(cause, ExitCause::Signal(nix::libc::SIGABRT | nix::libc::SIGTRAP))
@@ -244,7 +245,7 @@ async fn run(mut child: Child, belongings: &Belongings, killed: CancellationToke
 }
 
 /// Reads to the end and keeps the last `bytes_max` bytes.
-async fn last_of(pipe: Option<impl AsyncRead + Unpin>, bytes_max: usize) -> Vec<u8> {
+async fn last_of(pipe: impl AsyncRead + Unpin, bytes_max: usize) -> Vec<u8> {
     let mut kept = Vec::new();
     drain(pipe, |chunk| {
         kept.extend_from_slice(chunk);
@@ -256,7 +257,7 @@ async fn last_of(pipe: Option<impl AsyncRead + Unpin>, bytes_max: usize) -> Vec<
 }
 
 /// Reads to the end and keeps the first `bytes_max` bytes.
-async fn first_of(pipe: Option<impl AsyncRead + Unpin>, bytes_max: usize) -> Vec<u8> {
+async fn first_of(pipe: impl AsyncRead + Unpin, bytes_max: usize) -> Vec<u8> {
     let mut kept = Vec::new();
     drain(pipe, |chunk| {
         let room = bytes_max.saturating_sub(kept.len());
@@ -266,8 +267,7 @@ async fn first_of(pipe: Option<impl AsyncRead + Unpin>, bytes_max: usize) -> Vec
     kept
 }
 
-async fn drain(pipe: Option<impl AsyncRead + Unpin>, mut take: impl FnMut(&[u8])) {
-    let Some(mut pipe) = pipe else { return };
+async fn drain(mut pipe: impl AsyncRead + Unpin, mut take: impl FnMut(&[u8])) {
     let mut buffer = vec![0; 4096];
     while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
         take(&buffer[..count]);

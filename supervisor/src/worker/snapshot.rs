@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use jail::{Access, Grant, Kind};
 
-use super::launcher::{Launch, LaunchError, Launcher, Program, places};
+use super::grants::places;
+use super::launcher::{Launch, LaunchError, Launcher, Program};
 use super::node::{node_arguments, node_environment};
 use super::ownership::read_untrusted;
 use super::process::ExitCause;

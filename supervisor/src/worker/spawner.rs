@@ -1,23 +1,30 @@
 //! The one thread that starts processes.
 //!
-//! The death signal that jail-exec asks for fires when the *thread* that started it ends
-//! (`PR_SET_PDEATHSIG(2const)`), and threads of a runtime come and go. This one stays.
+//! The death signal that a jailed process asks for fires when the *thread* that started it ends
+//! (`PR_SET_PDEATHSIG(2const)`), and threads of a runtime come and go. This one stays. A process that a zygote
+//! forks has the same parent as its zygote.
 
-use std::io;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 
-use tokio::process::{Child, Command};
-use tokio::runtime::Handle;
+use jail::{FromZygote, read_frame};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::sync::{mpsc, oneshot};
+
+use super::child::{Ends, Unwatched};
 
 /// Starts that wait for the thread; each takes about a millisecond.
 const QUEUE_MAX: usize = 64;
 
 struct Start {
-    socket: OwnedFd,
-    reply: oneshot::Sender<io::Result<Child>>,
+    /// jail-exec where there is none.
+    zygote: Option<Arc<UnixStream>>,
+    ends: Ends,
+    reply: oneshot::Sender<io::Result<Unwatched>>,
 }
 
 /// A handle on the thread.
@@ -27,40 +34,65 @@ pub struct Spawner {
 }
 
 impl Spawner {
-    /// Must be called within a tokio runtime, which then looks after the children.
     pub fn new(jail_exec: PathBuf) -> io::Result<Spawner> {
         let (starts, queue) = mpsc::channel(QUEUE_MAX);
-        let runtime = Handle::current();
-        std::thread::Builder::new()
-            .name("spawner".to_owned())
-            .spawn(move || run(&jail_exec, queue, &runtime))?;
+        std::thread::Builder::new().name("spawner".to_owned()).spawn(move || run(&jail_exec, queue))?;
         Ok(Spawner { starts })
     }
 
-    /// Starts jail-exec with `socket` as its standard input, and with pipes as its outputs.
-    pub async fn spawn(&self, socket: OwnedFd) -> io::Result<Child> {
+    /// Starts jail-exec with the socket as its standard input.
+    pub async fn exec(&self, ends: Ends) -> io::Result<Unwatched> {
+        self.start(None, ends).await
+    }
+
+    /// Lets a zygote fork. It is asked by this thread alone, over a socket that blocks for a bounded time;
+    /// after an error it is not asked again.
+    pub async fn fork(&self, zygote: Arc<UnixStream>, ends: Ends) -> io::Result<Unwatched> {
+        self.start(Some(zygote), ends).await
+    }
+
+    async fn start(&self, zygote: Option<Arc<UnixStream>>, ends: Ends) -> io::Result<Unwatched> {
         let (reply, answer) = oneshot::channel();
         let gone = |_| io::Error::other("the spawner thread has ended");
-        self.starts.send(Start { socket, reply }).await.map_err(|_| gone(()))?;
+        self.starts.send(Start { zygote, ends, reply }).await.map_err(|_| gone(()))?;
         answer.await.map_err(|_| gone(()))?
     }
 }
 
-fn run(jail_exec: &PathBuf, mut queue: mpsc::Receiver<Start>, runtime: &Handle) {
-    let _inside = runtime.enter();
-    while let Some(Start { socket, reply }) = queue.blocking_recv() {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the one place that starts processes; it starts jail-exec only"
-        )]
-        let child = Command::new(jail_exec)
-            .env_clear()
-            .stdin(Stdio::from(socket))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn();
-        // A caller that gave up drops the child, which kills it.
+fn run(jail_exec: &Path, mut queue: mpsc::Receiver<Start>) {
+    while let Some(Start { zygote, ends, reply }) = queue.blocking_recv() {
+        let child = match zygote {
+            Some(zygote) => fork(&zygote, &ends),
+            None => exec(jail_exec, ends),
+        };
+        // A caller that gave up drops the child, which ends it.
         let _ = reply.send(child);
+    }
+}
+
+fn exec(jail_exec: &Path, ends: Ends) -> io::Result<Unwatched> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that starts processes; it starts jail-exec only"
+    )]
+    let child = Command::new(jail_exec)
+        .env_clear()
+        .stdin(Stdio::from(ends.socket))
+        .stdout(Stdio::from(ends.stdout))
+        .stderr(Stdio::from(ends.stderr))
+        .spawn()?;
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    Ok(Unwatched::of(pid))
+}
+
+/// One byte with the three descriptors, and the answer.
+fn fork(mut zygote: &UnixStream, ends: &Ends) -> io::Result<Unwatched> {
+    let descriptors: [RawFd; 3] = [ends.socket.as_raw_fd(), ends.stdout.as_raw_fd(), ends.stderr.as_raw_fd()];
+    let message = [ControlMessage::ScmRights(&descriptors)];
+    sendmsg::<()>(zygote.as_raw_fd(), &[IoSlice::new(&[0])], &message, MsgFlags::MSG_NOSIGNAL, None)?;
+    match read_frame(&mut zygote)? {
+        FromZygote::Forked { pid } if pid > 1 => Ok(Unwatched::of(pid)),
+        FromZygote::Failed { reason } => Err(io::Error::other(format!("the zygote cannot fork: {reason}"))),
+        answer => Err(io::Error::other(format!("the zygote answered out of turn: {answer:?}"))),
     }
 }

@@ -12,7 +12,7 @@ mod v1;
 mod v2;
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -147,6 +147,18 @@ impl Group {
     /// The files into which the process writes itself.
     pub fn procs_files(&self) -> Vec<PathBuf> {
         self.folders().iter().map(|folder| folder.join("cgroup.procs")).collect()
+    }
+
+    /// Puts a process into the group.
+    pub fn enter(&self, pid: u32) -> Result<(), CgroupError> {
+        for path in self.procs_files() {
+            // Without creating it: a file of this name in another file system would hold nobody.
+            let opened = fs::OpenOptions::new().write(true).open(&path);
+            opened
+                .and_then(|mut procs| procs.write_all(pid.to_string().as_bytes()))
+                .map_err(|source| CgroupError::Io { path, source })?;
+        }
+        Ok(())
     }
 
     pub fn usage(&self) -> GroupUsage {
