@@ -127,7 +127,7 @@ const measureMoments = async (data) => {
   const killed = [];
   for (let time = 0; time < 9; time += 1) {
     await execute(supervisor, {});
-    for (const pid of await childrenOf(supervisor, 'guest.blob')) {
+    for (const pid of await childrenOf(supervisor, 'guest')) {
       process.kill(pid, 'SIGKILL');
     }
     await wait(1500);
@@ -140,9 +140,11 @@ const measureMoments = async (data) => {
     await execute(supervisor, { environmentName: 'shared', userAgentId: `idle-${agent}` });
   }
   await wait(3000);
-  const guests = await childrenOf(supervisor, 'guest.blob');
+  const guests = await childrenOf(supervisor, 'guest');
   const sizes = await Promise.all(guests.map(memoryOf));
   figure(`an idle guest, one of ${guests.length}`, `${(sizes.reduce((sum, size) => sum + size, 0) / sizes.length).toFixed(1)} MB`);
+  const zygotes = await Promise.all((await childrenOf(supervisor, 'zygote')).map(memoryOf));
+  figure('the zygote that they were forked from', `${zygotes[0].toFixed(1)} MB`);
   figure('the supervisor beside them', `${(await memoryOf(supervisor.child.pid)).toFixed(1)} MB`);
   await stop(supervisor);
 };

@@ -92,14 +92,13 @@ export const provision = async ({ base }, name, fields = {}) => {
   }
 };
 
-/** The processes of a supervisor, those of a kind that the command line shows. */
-export const childrenOf = async ({ child }, part) => {
+/** The processes of a supervisor that call themselves so. */
+export const childrenOf = async ({ child }, own) => {
   const found = [];
   for (const name of await fs.readdir('/proc')) {
     const stat = await fs.readFile(`/proc/${name}/stat`, 'utf8').catch(() => '');
     const parent = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
-    const command = parent === child.pid ? await fs.readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '') : '';
-    if (command.includes(part)) {
+    if (parent === child.pid && stat.includes(` (${own}) `)) {
       found.push(Number(name));
     }
   }

@@ -11,19 +11,20 @@ import { makeCompartments } from './compartments.js';
 import { makeStacks } from './errors.js';
 import { makeExecution } from './execution.js';
 import { makeSharedGlobals } from './globals.js';
-import { leaveNoGarbage, makeRehearsal } from './rehearsal.js';
+import { GUEST_PLAYS, ZYGOTE_PLAYS, leaveNoGarbage, makeRehearsal } from './rehearsal.js';
 
 const { setImmediate } = globalThis;
 
-/** @typedef {{ write: (bytes: Buffer) => void, read: (into: Buffer, from: number) => number }} Protocol */
-
-/**
- * @param {Protocol} protocol
- * @param {ReturnType<typeof makeStacks>} stacks
- * @param {ReturnType<typeof makeCompartments>} compartments
- */
-const makeGuest = (protocol, stacks, compartments) => {
-  const channel = makeChannel(protocol);
+/** @param {string} library  the seal */
+export const start = (library) => {
+  const perimeter = closePerimeter();
+  const stacks = makeStacks();
+  formatStacks(stacks.format);
+  const compartments = makeCompartments(perimeter.Compartment, makeSharedGlobals(perimeter));
+  const rehearsal = makeRehearsal();
+  // What a guest runs is what was rehearsed, down to each closure: V8 has compiled these.
+  let ends = /** @type {typeof blockingProtocol} */ (rehearsal);
+  const channel = makeChannel({ write: (bytes) => ends.write(bytes), read: (into, from) => ends.read(into, from) });
 
   /** @type {ReturnType<typeof makeExecution> | undefined} */
   let current;
@@ -51,46 +52,34 @@ const makeGuest = (protocol, stacks, compartments) => {
     }
   };
 
-  /**
-   * One turn of the loop: an end, a timer or a message. What these leave to microtasks runs before the next.
-   *
-   * @param {() => boolean} isOver @param {() => void} then  called when it is
-   */
-  const turn = (isOver, then) => {
+  /** What comes when everything is played: first the fork, then the supervisor. */
+  const scenes = [
+    () => {
+      leaveNoGarbage();
+      forkGuests(library);
+      rehearsal.start(GUEST_PLAYS);
+    },
+    () => {
+      ends = blockingProtocol;
+      onUnhandledRejection((reason) => current?.unhandledRejection(reason));
+      channel.send('{"ready":{}}');
+    },
+  ];
+
+  /** One turn of the loop: an end, a timer or a message. What these leave to microtasks runs before the next. */
+  const turn = () => {
     if (current?.hasEnded()) {
       rest(current);
     }
-    if (isOver()) {
-      then();
-    } else {
-      if (!current?.runTimer()) {
-        receive();
-      }
-      setImmediate(turn, isOver, then);
+    if (rehearsal.isOver()) {
+      scenes.shift()?.();
     }
+    if (!current?.runTimer()) {
+      receive();
+    }
+    setImmediate(turn);
   };
 
-  return Object.freeze({
-    turn,
-    sayReady: () => channel.send('{"ready":{}}'),
-    /** @param {unknown} reason */
-    unhandledRejection: (reason) => current?.unhandledRejection(reason),
-  });
-};
-
-/** @param {string} library  the seal */
-export const start = (library) => {
-  const perimeter = closePerimeter();
-  const stacks = makeStacks();
-  formatStacks(stacks.format);
-  const compartments = makeCompartments(perimeter.Compartment, makeSharedGlobals(perimeter));
-  const rehearsal = makeRehearsal();
-  makeGuest(rehearsal, stacks, compartments).turn(rehearsal.isOver, () => {
-    leaveNoGarbage();
-    forkGuests(library);
-    const guest = makeGuest(blockingProtocol, stacks, compartments);
-    onUnhandledRejection(guest.unhandledRejection);
-    guest.sayReady();
-    guest.turn(() => false, leave);
-  });
+  rehearsal.start(ZYGOTE_PLAYS);
+  turn();
 };

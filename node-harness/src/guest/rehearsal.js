@@ -7,8 +7,10 @@
  */
 import { frameOf } from '../shared/frames.js';
 
-/** So often each program is run; more makes a zygote start later and its guests' first programs no faster. */
-const TIMES = 6;
+/** So many programs a zygote plays: V8 has compiled by then what every program goes through. */
+export const ZYGOTE_PLAYS = 20;
+/** So many a guest plays before it is ready, so that the memory that a program takes is its own by then. */
+export const GUEST_PLAYS = 1;
 
 /** What programs usually do, as the analyzer hands it on. */
 const PROGRAMS = [
@@ -30,14 +32,18 @@ export const makeRehearsal = () => {
   /** @type {Buffer[]} */
   const incoming = [];
   let played = 0;
+  let left = 0;
+  let playing = false;
 
   /** @param {import('../shared/protocol.js').ToGuest} message */
   const tell = (message) => void incoming.push(frameOf(JSON.stringify(message)));
 
   const tellNext = () => {
-    if (played === TIMES * PROGRAMS.length) {
+    playing = left > 0;
+    if (!playing) {
       return;
     }
+    left -= 1;
     const source = `(async function (input) {\n${PROGRAMS[played % PROGRAMS.length]}\n})`;
     played += 1;
     const context = { __agentId: 'nobody', __env: 'rehearsal' };
@@ -45,8 +51,12 @@ export const makeRehearsal = () => {
     tell({ execute });
   };
 
-  tellNext();
   return Object.freeze({
+    /** @param {number} plays */
+    start: (plays) => {
+      left = plays;
+      tellNext();
+    },
     /** What the guest says, one frame each time. @param {Buffer} frame */
     write: (frame) => {
       /** @type {any} */
@@ -70,7 +80,7 @@ export const makeRehearsal = () => {
       return frame.copy(into, from);
     },
     /** Whether nothing is left to play. */
-    isOver: () => incoming.length === 0,
+    isOver: () => !playing,
   });
 };
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jail::Kind;
 
-use super::launcher::LaunchError;
+use super::launch::LaunchError;
 use super::node::{await_ready, started};
 use super::process::Process;
 use super::zygote::Zygotes;

@@ -11,7 +11,8 @@ use futures_util::FutureExt as _;
 use jail::{Access, Grant, Kind};
 
 use super::grants::places;
-use super::launcher::{Launch, LaunchError, Launcher, Program};
+use super::launch::{Launch, LaunchError, Program};
+use super::launcher::Launcher;
 use super::node::{await_ready, exit_of, node_arguments, node_environment, started};
 use super::process::Process;
 use crate::config::limits;

@@ -14,11 +14,11 @@ use jail::{
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
-use super::cgroup;
-use super::cgroup::{CgroupError, GroupLimits};
+use super::cgroup::{self, CgroupError, GroupLimits};
 use super::child::{Unwatched, make_ends};
 use super::grants::{places, program_grants, seal_grants};
 use super::identity::Identities;
+use super::launch::{Launch, LaunchError, Program};
 use super::layers::{Layers, LayersError};
 use super::ownership::give_tree;
 use super::process::{Belongings, Process};
@@ -28,48 +28,6 @@ use super::zygote::Zygote;
 use crate::config::{Installation, limits};
 use crate::egress::{Egress, EgressError};
 use crate::runtime::Tasks;
-
-/// What a jailed process runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Program {
-    Node,
-    Analyzer,
-}
-
-/// A process to be started.
-pub struct Launch {
-    pub kind: Kind,
-    pub program: Program,
-    pub arguments: Vec<String>,
-    pub environment: BTreeMap<String, String>,
-    /// Beside the program and its libraries.
-    pub grants: Vec<Grant>,
-    /// The working directory, inside.
-    pub directory: PathBuf,
-    /// Memory beyond what the profile gives every process of the kind.
-    pub program_memory_bytes: u64,
-    /// Whether V8 may compile to machine code.
-    pub jit: bool,
-    pub stdout_bytes_max: usize,
-    /// A folder of the host that is removed after the process.
-    pub folder: Option<TemporaryFolder>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
-    #[error("cannot start a jailed process: {0}")]
-    Spawn(#[source] io::Error),
-    #[error("cannot make the process's control group: {0}")]
-    Cgroup(#[from] CgroupError),
-    #[error("all user ids for jailed processes are in use")]
-    NoIdentity,
-    #[error("cannot prepare {path}: {source}")]
-    Prepare { path: PathBuf, source: io::Error },
-    #[error("the {kind} did not get ready: it {reason}")]
-    NotReady { kind: Kind, reason: String },
-    #[error("the {kind} was not ready within {} s", limits::BOOT_TIME_MAX.as_secs())]
-    Slow { kind: Kind },
-}
 
 /// Starts jailed processes with every layer that this machine has.
 #[derive(Clone)]
@@ -95,6 +53,24 @@ struct Shared {
     profiles: BTreeMap<Kind, Profile>,
     /// Special addresses that names of backends may lead to.
     egress_allowed: Arc<[IpNet]>,
+}
+
+impl Shared {
+    fn create_group(
+        &self,
+        name: &str,
+        kind: Kind,
+        program_memory_bytes: u64,
+    ) -> Result<Option<Arc<cgroup::Group>>, CgroupError> {
+        let Ok(hierarchy) = &self.hierarchy else { return Ok(None) };
+        let profile = &self.profiles[&kind].cgroup;
+        let group_limits = GroupLimits {
+            memory_bytes_max: profile.memory_bytes_max + program_memory_bytes,
+            threads_max: profile.threads_max,
+            cores_max: profile.cores_max,
+        };
+        hierarchy.create(name, group_limits).map(|group| Some(Arc::new(group)))
+    }
 }
 
 impl Launcher {
@@ -224,13 +200,15 @@ impl Launcher {
     pub async fn launch(&self, launch: Launch) -> Result<(Process, UnixStream), LaunchError> {
         let mut spec = self.spec(&launch);
         let name = self.name(launch.kind);
-        let belongings = self.belongings(
-            &name,
-            launch.kind,
-            launch.program_memory_bytes,
-            launch.stdout_bytes_max,
-            launch.folder,
-        )?;
+        let belongings = self
+            .belongings(
+                &name,
+                launch.kind,
+                launch.program_memory_bytes,
+                launch.stdout_bytes_max,
+                launch.folder,
+            )
+            .await?;
         spec.confinement.identity = belongings.identity.as_ref().map(|leased| leased.identity);
         spec.cgroups = belongings.group.as_ref().map(|group| group.procs_files()).unwrap_or_default();
         if let Some(identity) = spec.confinement.identity {
@@ -248,7 +226,8 @@ impl Launcher {
     pub async fn fork(&self, zygote: &Zygote) -> Result<(Process, UnixStream), LaunchError> {
         let name = self.name(Kind::Guest);
         let memory_bytes = zygote.program_memory_bytes();
-        let belongings = self.belongings(&name, Kind::Guest, memory_bytes, limits::STDOUT_BYTES_MAX, None)?;
+        let belongings =
+            self.belongings(&name, Kind::Guest, memory_bytes, limits::STDOUT_BYTES_MAX, None).await?;
         let mut confinement = self.confinement(Kind::Guest);
         confinement.identity = belongings.identity.as_ref().map(|leased| leased.identity);
         if confinement.namespaces == Namespaces::User {
@@ -259,8 +238,10 @@ impl Launcher {
         let child = self.shared.spawner.fork(zygote.socket(), ends).await.and_then(Unwatched::watch);
         let child = child.map_err(LaunchError::Spawn)?;
         // It reads how it is confined before it does anything, so all that it takes counts in its groups.
-        if let Some(group) = &belongings.group {
-            group.enter(child.id())?;
+        if let Some(group) = belongings.group.clone() {
+            // A move between groups may wait for every processor of the machine.
+            let pid = child.id();
+            aside(move || group.enter(pid)).await?;
         }
         let process = Process::watch(&self.shared.tasks, name, child, outputs, belongings);
         send(&mut socket, &confinement).await.map_err(LaunchError::Spawn)?;
@@ -271,7 +252,7 @@ impl Launcher {
         format!("{kind}-{}", self.shared.sequence.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn belongings(
+    async fn belongings(
         &self,
         name: &str,
         kind: Kind,
@@ -283,17 +264,11 @@ impl Launcher {
             true => Some(self.shared.identities.lease().ok_or(LaunchError::NoIdentity)?),
             false => None,
         };
-        let group = match &self.shared.hierarchy {
-            Ok(hierarchy) if self.has(Layer::Cgroup) => {
-                let profile = self.profile(kind);
-                let group_limits = GroupLimits {
-                    memory_bytes_max: profile.memory_bytes_max + program_memory_bytes,
-                    threads_max: profile.threads_max,
-                    cores_max: profile.cores_max,
-                };
-                Some(Arc::new(hierarchy.create(name, group_limits)?))
-            }
-            _ => None,
+        let group = if self.has(Layer::Cgroup) {
+            let (shared, name) = (Arc::clone(&self.shared), name.to_owned());
+            aside(move || shared.create_group(&name, kind, program_memory_bytes)).await?
+        } else {
+            None
         };
         Ok(Belongings { group, identity, folder, stdout_bytes_max })
     }
@@ -371,6 +346,17 @@ fn prepare_folders(run: &Path) -> io::Result<PathBuf> {
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711))?;
     }
     Ok(root)
+}
+
+/// Runs what blocks for a moment on a thread that serves nobody meanwhile.
+async fn aside<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, LaunchError>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    LaunchError: From<E>,
+{
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|error| LaunchError::Spawn(io::Error::other(error)))??)
 }
 
 /// The tree may be large, so it is walked aside.

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use jail::{Kind, Layer};
 
-use super::launcher::{Launch, Launcher, Program};
+use super::launch::{Launch, Program};
+use super::launcher::Launcher;
 use super::process::ExitCause;
 use crate::config::limits;
 

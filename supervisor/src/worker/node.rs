@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jail::Kind;
 
-use super::launcher::LaunchError;
+use super::launch::LaunchError;
 use super::process::{Exit, Process};
 use crate::config::limits;
 use crate::protocol::frame::{Connection, FrameError};

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use jail::{Access, Grant, Kind};
 
 use super::grants::places;
-use super::launcher::{Launch, LaunchError, Launcher, Program};
+use super::launch::{Launch, LaunchError, Program};
+use super::launcher::Launcher;
 use super::node::{node_arguments, node_environment};
 use super::ownership::read_untrusted;
 use super::process::ExitCause;

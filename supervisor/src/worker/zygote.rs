@@ -16,7 +16,8 @@ use jail::{FromZygote, JIT_VARIABLE, Kind};
 use tokio::sync::OnceCell;
 
 use super::guest::GuestMake;
-use super::launcher::{Launch, LaunchError, Launcher, Program};
+use super::launch::{Launch, LaunchError, Program};
+use super::launcher::Launcher;
 use super::node::{await_ready, node_arguments, node_environment, started};
 use super::process::Process;
 use super::snapshot::Snapshot;
