@@ -260,7 +260,10 @@ fn a_zygote_is_held_as_well_and_its_guests_share_nothing_of_it_that_can_be_writt
     let of_kind = |kind: &str| -> Vec<Jailed> {
         children(supervisor.pid()).into_iter().filter(|child| child.kind() == kind).collect()
     };
-    let guests = wait_for("spares", || Some(of_kind("guest")).filter(|guests| guests.len() >= 4));
+    let guests = wait_for("sealed spares", || {
+        let sealed = |guest: &Jailed| filters_of(guest) >= GUEST_FILTERS;
+        Some(of_kind("guest")).filter(|guests| guests.len() >= 4 && guests.iter().all(sealed))
+    });
     let zygotes = of_kind("zygote");
     assert_eq!(zygotes.len(), 1);
     let own_network = std::fs::read_link("/proc/self/ns/net").unwrap().to_string_lossy().into_owned();
@@ -278,11 +281,8 @@ fn a_zygote_is_held_as_well_and_its_guests_share_nothing_of_it_that_can_be_writt
     for process in zygotes.iter().chain(&guests) {
         assert!(networks.insert(process.network()), "two processes share a network namespace");
         for (number, file) in process.open_files() {
-            // The standard input of all of them.
-            if file != "/dev/null" {
-                let other = seen.insert(file.clone(), process.pid);
-                assert!(other.is_none_or(|pid| pid == process.pid), "{number} ({file}) is {other:?}'s too");
-            }
+            let other = seen.insert(file.clone(), process.pid);
+            assert!(other.is_none_or(|pid| pid == process.pid), "{number} ({file}) is {other:?}'s too");
         }
     }
 }

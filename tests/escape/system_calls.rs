@@ -49,6 +49,8 @@ impl World {
     fn probes(&self, data: &str) -> Vec<(&'static str, String)> {
         let places = [
             ("{victim}", self.victim.id().to_string()),
+            // The processor time of a process (`clock_getcpuclockid(3)`).
+            ("{victim_clock}", ((!i64::from(self.victim.id()) << 3) | 2).to_string()),
             ("{parent}", std::process::id().to_string()),
             ("{data}", data.to_owned()),
             ("{folder}", self.folder.path().display().to_string()),
@@ -173,6 +175,34 @@ fn native_code_in_a_guest_is_refused_every_forbidden_system_call() {
     });
     assert!(found.is_empty(), "{found:?}");
     assert_eq!(supervisor.result("return Number(syscall('files'))"), 0, "no file or other socket is open");
+}
+
+/// A guest cannot tell another process something, or see it, through what it does with its own memory and clocks.
+#[test]
+fn native_code_in_a_guest_meets_no_other_process_at_a_futex_or_in_the_scheduler() {
+    let world = World::new();
+    let supervisor = Supervisor::of_installation(Installation::copy().with_raw_system_calls());
+    supervisor.provision();
+    let inside =
+        |line: &str| of_execution(&supervisor.execute(&format!("return Number(syscall({}))", json!(line))));
+    let wake = |operation: i32| format!("{} b:4096 {operation} 1", libc::SYS_futex);
+    let shared = wake(libc::FUTEX_WAKE);
+    assert!(matches!(outside(&shared), Fate::Returned(0)), "the control");
+    assert!(matches!(inside(&shared), Fate::Killed), "{}", inside(&shared).describe());
+    let own = wake(libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG);
+    assert!(matches!(inside(&own), Fate::Returned(0)), "{}", inside(&own).describe());
+    for call in [libc::SYS_sched_getscheduler, libc::SYS_sched_getparam, libc::SYS_sched_getaffinity] {
+        let rest = if call == libc::SYS_sched_getaffinity { " 128 b:128" } else { " b:16" };
+        let other = format!("{call} {}{rest}", world.victim.id());
+        assert!(matches!(outside(&other), Fate::Returned(0..)), "the control");
+        let fate = inside(&other);
+        assert!(
+            matches!(fate, Fate::Returned(value) if value == -i64::from(libc::EPERM)),
+            "{}",
+            fate.describe()
+        );
+        assert!(matches!(inside(&format!("{call} 0{rest}")), Fate::Returned(0..)));
+    }
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn say(message: &FromZygote) -> Result<(), Failure> {
 fn become_guest(seal: GuestSeal, descriptors: [OwnedFd; 3]) -> Result<(), Failure> {
     set_name(GUEST)?;
     let [socket, stdout, stderr] = descriptors;
-    for (descriptor, place) in [(stdout, 1), (stderr, 2), (socket, PROTOCOL_FD)] {
+    for (descriptor, place) in [(stdout, sys::STDOUT), (stderr, sys::STDERR), (socket, PROTOCOL_FD)] {
         sys::place(descriptor, place)?;
     }
     sys::renew_event_loops()?;

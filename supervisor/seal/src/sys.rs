@@ -14,6 +14,9 @@ use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
+pub const STDOUT: RawFd = 1;
+pub const STDERR: RawFd = 2;
+
 /// The entry of an addon (Node-API, `napi_addon_register_func`): called once, on the main thread.
 // SAFETY: the name is Node's own for this purpose, so it stands for nothing else in the process.
 #[unsafe(no_mangle)]
@@ -78,14 +81,16 @@ pub fn place(descriptor: OwnedFd, target: RawFd) -> io::Result<()> {
 }
 
 /// Gives a forked Node event loops of its own: each `epoll` instance is replaced by a new one that looks at the
-/// same numbers, and whatever else is open above the protocol socket by an event counter that nobody else has.
-/// (Node has opened wake-ups of its loops, pipes for signals, and `/dev/null`.)
+/// same numbers, and whatever else is open beside the outputs and the protocol socket by an event counter that
+/// nobody else has. (Node has opened wake-ups of its loops, pipes for signals, and `/dev/null`; another
+/// `/dev/null` is the standard input, whose flags two processes could tell each other something with.)
 pub fn renew_event_loops() -> io::Result<()> {
     let (open_max, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let open_max = RawFd::try_from(open_max).map_err(io::Error::other)?;
     // SAFETY: F_GETFD touches no memory.
     let is_open = |number: &RawFd| unsafe { libc::fcntl(*number, libc::F_GETFD) } >= 0;
-    let open: Vec<RawFd> = (PROTOCOL_FD + 1..open_max).filter(is_open).collect();
+    let kept = [STDOUT, STDERR, PROTOCOL_FD];
+    let open: Vec<RawFd> = (0..open_max).filter(|number| !kept.contains(number) && is_open(number)).collect();
     let (loops, others): (Vec<RawFd>, Vec<RawFd>) = open.into_iter().partition(|number| is_epoll(*number));
     let watched: Vec<(RawFd, Vec<RawFd>)> = loops
         .into_iter()

@@ -275,7 +275,7 @@ impl Pool {
             state.guests.retain_targets(|_| false);
             state.hosts.retain_targets(|_| false);
             drop(state.guests.spares.remove(|_, _| true));
-            self.shared.zygotes.retain(|_| false);
+            self.shared.zygotes.close();
             state.trim(&self.shared.capacity)
         };
         self.retire(retired);

@@ -5,6 +5,7 @@
 //! forks has the same parent as its zygote.
 
 use std::io::{self, IoSlice};
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use std::sync::Arc;
 
 use jail::{FromZygote, read_frame};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 use tokio::sync::{mpsc, oneshot};
 
 use super::child::{Ends, Unwatched};
@@ -45,8 +48,7 @@ impl Spawner {
         self.start(None, ends).await
     }
 
-    /// Lets a zygote fork. It is asked by this thread alone, over a socket that blocks for a bounded time;
-    /// after an error it is not asked again.
+    /// Lets a zygote fork. It is asked by this thread alone, over a socket that blocks for a bounded time.
     pub async fn fork(&self, zygote: Arc<UnixStream>, ends: Ends) -> io::Result<Unwatched> {
         self.start(Some(zygote), ends).await
     }
@@ -85,14 +87,29 @@ fn exec(jail_exec: &Path, ends: Ends) -> io::Result<Unwatched> {
     Ok(Unwatched::of(pid))
 }
 
-/// One byte with the three descriptors, and the answer.
-fn fork(mut zygote: &UnixStream, ends: &Ends) -> io::Result<Unwatched> {
+/// One byte with the three descriptors, and the answer. A connection that fails is closed, so that nobody takes
+/// an answer for the next one that belongs to this.
+fn fork(zygote: &UnixStream, ends: &Ends) -> io::Result<Unwatched> {
+    let answer = exchange(zygote, ends).inspect_err(|_| {
+        // It may be closed already.
+        let _ = zygote.shutdown(Shutdown::Both);
+    })?;
+    match answer {
+        FromZygote::Forked { pid } => Ok(Unwatched::of(pid)),
+        FromZygote::Failed { reason } => Err(io::Error::other(format!("the zygote cannot fork: {reason}"))),
+        FromZygote::Ready {} => Err(io::Error::other("the zygote said that it is ready, twice")),
+    }
+}
+
+fn exchange(mut zygote: &UnixStream, ends: &Ends) -> io::Result<FromZygote> {
     let descriptors: [RawFd; 3] = [ends.socket.as_raw_fd(), ends.stdout.as_raw_fd(), ends.stderr.as_raw_fd()];
     let message = [ControlMessage::ScmRights(&descriptors)];
     sendmsg::<()>(zygote.as_raw_fd(), &[IoSlice::new(&[0])], &message, MsgFlags::MSG_NOSIGNAL, None)?;
-    match read_frame(&mut zygote)? {
-        FromZygote::Forked { pid } if pid > 1 => Ok(Unwatched::of(pid)),
-        FromZygote::Failed { reason } => Err(io::Error::other(format!("the zygote cannot fork: {reason}"))),
-        answer => Err(io::Error::other(format!("the zygote answered out of turn: {answer:?}"))),
+    let answer = read_frame(&mut zygote)?;
+    if let FromZygote::Forked { pid } = answer {
+        // Nobody is killed on the word of a jailed process: only a child of ours can be waited for.
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        waitid(Id::Pid(Pid::from_raw(pid)), flags)?;
     }
+    Ok(answer)
 }

@@ -8,11 +8,15 @@
 //! runs the harness alone. Its guests are not its children and do not end with it.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jail::{FromZygote, JIT_VARIABLE, Kind};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use tokio::sync::OnceCell;
 
 use super::guest::GuestMake;
@@ -29,6 +33,7 @@ pub struct Zygote {
     process: Process,
     /// Blocks; the spawner's thread alone speaks on it.
     socket: Arc<UnixStream>,
+    forks: AtomicU32,
     program_memory_bytes: u64,
 }
 
@@ -68,12 +73,29 @@ impl Zygote {
         let ready = await_ready(&mut connection, |message| matches!(message, FromZygote::Ready {})).await;
         let process = started(Kind::Zygote, process, ready).await?;
         let socket = connection.into_socket().map_err(LaunchError::Spawn)?;
-        socket.set_read_timeout(Some(limits::FORK_TIME_MAX)).map_err(LaunchError::Spawn)?;
-        Ok(Zygote { process, socket: Arc::new(socket), program_memory_bytes: make.memory_bytes_max })
+        let bounded = socket
+            .set_read_timeout(Some(limits::FORK_TIME_MAX))
+            .and_then(|()| socket.set_write_timeout(Some(limits::FORK_TIME_MAX)));
+        bounded.map_err(LaunchError::Spawn)?;
+        let forks = AtomicU32::new(0);
+        Ok(Zygote { process, socket: Arc::new(socket), forks, program_memory_bytes: make.memory_bytes_max })
     }
 
+    /// Where it is asked for one more guest.
     pub(super) fn socket(&self) -> Arc<UnixStream> {
+        self.forks.fetch_add(1, Ordering::Relaxed);
         Arc::clone(&self.socket)
+    }
+
+    /// Whether it lives, is understood, and has not forked so many that another should have a layout of its own.
+    fn is_usable(&self) -> bool {
+        // Nothing is said between two requests; a connection that was given up reads as closed.
+        let mut byte = [0];
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let quiet = recv(self.socket.as_raw_fd(), &mut byte, flags) == Err(Errno::EAGAIN);
+        quiet
+            && !self.process.has_ended()
+            && self.forks.load(Ordering::Relaxed) < limits::FORKS_PER_ZYGOTE_MAX
     }
 
     /// What its guests may hold beyond what every guest may.
@@ -88,23 +110,30 @@ type Cell = Arc<OnceCell<Zygote>>;
 pub struct Zygotes {
     launcher: Launcher,
     snapshot: Snapshot,
-    cells: Mutex<BTreeMap<GuestMake, Cell>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    cells: BTreeMap<GuestMake, Cell>,
+    /// None is kept any more.
+    closed: bool,
 }
 
 impl Zygotes {
     pub fn new(launcher: Launcher, snapshot: Snapshot) -> Zygotes {
-        Zygotes { launcher, snapshot, cells: Mutex::default() }
+        Zygotes { launcher, snapshot, state: Mutex::default() }
     }
 
-    /// Forks a guest, which has not said that it is ready. A zygote that fails is given up, and its
-    /// successor tried once.
+    /// Forks a guest, which has not said that it is ready. Where that fails it is tried once more, with another
+    /// zygote if this one is to blame.
     pub(super) async fn fork(
         &self,
         make: GuestMake,
     ) -> Result<(Process, tokio::net::UnixStream), LaunchError> {
         match self.try_fork(make).await {
             Err(LaunchError::Spawn(error)) => {
-                tracing::warn!(%error, "a zygote failed and is replaced");
+                tracing::warn!(%error, "a guest could not be forked and is tried again");
                 self.try_fork(make).await
             }
             forked => forked,
@@ -114,17 +143,12 @@ impl Zygotes {
     async fn try_fork(&self, make: GuestMake) -> Result<(Process, tokio::net::UnixStream), LaunchError> {
         let cell = self.cell(make);
         let zygote = cell.get_or_try_init(|| self.start(make)).await?;
-        let forked = self.launcher.fork(zygote).await;
-        if matches!(forked, Err(LaunchError::Spawn(_))) {
-            self.give_up(make, &cell);
-        }
-        forked
+        self.launcher.fork(zygote).await
     }
 
     async fn start(&self, make: GuestMake) -> Result<Zygote, LaunchError> {
         let script = [
-            // The seed of V8's hashes is the snapshot's: secret, and the same in all guests, whose programs could
-            // only slow themselves down with it.
+            // The seed of V8's hashes is the snapshot's, and so the same in all guests.
             "--no-rehash-snapshot".to_owned(),
             "--snapshot-blob".to_owned(),
             self.snapshot.inside(&self.launcher),
@@ -134,28 +158,29 @@ impl Zygotes {
 
     /// The zygote of a make, or the place of one to be.
     fn cell(&self, make: GuestMake) -> Cell {
-        let mut cells = self.cells();
-        let cell = cells.entry(make).or_default();
-        if cell.get().is_some_and(|zygote| zygote.process.has_ended()) {
-            tracing::warn!("a zygote has ended and is replaced");
+        let mut state = self.state();
+        if state.closed {
+            return Cell::default();
+        }
+        let cell = state.cells.entry(make).or_default();
+        if cell.get().is_some_and(|zygote| !zygote.is_usable()) {
+            tracing::info!("a zygote has ended or is used up, and is replaced");
             *cell = Cell::default();
         }
         Arc::clone(cell)
     }
 
-    fn give_up(&self, make: GuestMake, failed: &Cell) {
-        let mut cells = self.cells();
-        if cells.get(&make).is_some_and(|cell| Arc::ptr_eq(cell, failed)) {
-            cells.remove(&make);
-        }
-    }
-
     /// Ends those of makes that are not wanted any more.
     pub fn retain(&self, wanted: impl Fn(&GuestMake) -> bool) {
-        self.cells().retain(|make, _| wanted(make));
+        self.state().cells.retain(|make, _| wanted(make));
     }
 
-    fn cells(&self) -> MutexGuard<'_, BTreeMap<GuestMake, Cell>> {
-        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Ends all; what is still forked has one of its own.
+    pub fn close(&self) {
+        *self.state() = State { closed: true, ..State::default() };
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
