@@ -56,7 +56,7 @@ pub const CPU_TIME_CHECK_PERIOD: Duration = Duration::from_millis(50);
 pub const BOOT_TIME_MAX: Duration = Duration::from_secs(10);
 /// What a zygote may take to fork, which takes it a millisecond; other starts wait for it.
 pub const FORK_TIME_MAX: Duration = Duration::from_secs(2);
-/// A zygote is replaced after this many guests, which have its address layout.
+/// A zygote is replaced after about as many guests, which have its address layout.
 pub const FORKS_PER_ZYGOTE_MAX: u32 = 1_000;
 /// How long a start is taken to compute all the time; longer ones wait for something, and others may start.
 pub const START_TIME: Duration = Duration::from_secs(1);

@@ -265,6 +265,8 @@ impl Pool {
         };
         self.retire(retired);
         self.start_what_is_lacking();
+        let pool = self.clone();
+        self.shared.tasks.spawn(async move { pool.shared.zygotes.renew().await });
     }
 
     /// Ends everything that serves nobody; hosts may clean up. What still comes is served, and nothing is kept.

@@ -5,12 +5,13 @@
 //! forks has the same parent as its zygote.
 
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use jail::{FromZygote, read_frame};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -23,9 +24,28 @@ use super::child::{Ends, Unwatched};
 /// Starts that wait for the thread; each takes about a millisecond.
 const QUEUE_MAX: usize = 64;
 
+/// The connection to a zygote: blocking, for a bounded time. This thread alone speaks on it.
+pub struct ZygoteSocket {
+    socket: UnixStream,
+    /// An answer failed to come: nothing is asked any more.
+    broken: AtomicBool,
+}
+
+impl ZygoteSocket {
+    pub fn new(socket: UnixStream, time_max: Duration) -> io::Result<ZygoteSocket> {
+        socket.set_read_timeout(Some(time_max))?;
+        socket.set_write_timeout(Some(time_max))?;
+        Ok(ZygoteSocket { socket, broken: AtomicBool::new(false) })
+    }
+
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+}
+
 struct Start {
     /// jail-exec where there is none.
-    zygote: Option<Arc<UnixStream>>,
+    zygote: Option<Arc<ZygoteSocket>>,
     ends: Ends,
     reply: oneshot::Sender<io::Result<Unwatched>>,
 }
@@ -48,12 +68,12 @@ impl Spawner {
         self.start(None, ends).await
     }
 
-    /// Lets a zygote fork. It is asked by this thread alone, over a socket that blocks for a bounded time.
-    pub async fn fork(&self, zygote: Arc<UnixStream>, ends: Ends) -> io::Result<Unwatched> {
+    /// Lets a zygote fork.
+    pub async fn fork(&self, zygote: Arc<ZygoteSocket>, ends: Ends) -> io::Result<Unwatched> {
         self.start(Some(zygote), ends).await
     }
 
-    async fn start(&self, zygote: Option<Arc<UnixStream>>, ends: Ends) -> io::Result<Unwatched> {
+    async fn start(&self, zygote: Option<Arc<ZygoteSocket>>, ends: Ends) -> io::Result<Unwatched> {
         let (reply, answer) = oneshot::channel();
         let gone = |_| io::Error::other("the spawner thread has ended");
         self.starts.send(Start { zygote, ends, reply }).await.map_err(|_| gone(()))?;
@@ -87,13 +107,14 @@ fn exec(jail_exec: &Path, ends: Ends) -> io::Result<Unwatched> {
     Ok(Unwatched::of(pid))
 }
 
-/// One byte with the three descriptors, and the answer. A connection that fails is closed, so that nobody takes
-/// an answer for the next one that belongs to this.
-fn fork(zygote: &UnixStream, ends: &Ends) -> io::Result<Unwatched> {
-    let answer = exchange(zygote, ends).inspect_err(|_| {
-        // It may be closed already.
-        let _ = zygote.shutdown(Shutdown::Both);
-    })?;
+/// One byte with the three descriptors, and the answer. After a failure nothing is asked any more, so that nobody
+/// takes a late answer for his own.
+fn fork(zygote: &ZygoteSocket, ends: &Ends) -> io::Result<Unwatched> {
+    if zygote.is_broken() {
+        return Err(io::Error::other("the zygote was given up"));
+    }
+    let answer =
+        exchange(&zygote.socket, ends).inspect_err(|_| zygote.broken.store(true, Ordering::Release))?;
     match answer {
         FromZygote::Forked { pid } => Ok(Unwatched::of(pid)),
         FromZygote::Failed { reason } => Err(io::Error::other(format!("the zygote cannot fork: {reason}"))),

@@ -8,15 +8,11 @@
 //! runs the harness alone. Its guests are not its children and do not end with it.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jail::{FromZygote, JIT_VARIABLE, Kind};
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
 use tokio::sync::OnceCell;
 
 use super::guest::GuestMake;
@@ -25,14 +21,14 @@ use super::launcher::Launcher;
 use super::node::{await_ready, node_arguments, node_environment, started};
 use super::process::Process;
 use super::snapshot::Snapshot;
+use super::spawner::ZygoteSocket;
 use crate::config::limits;
 use crate::protocol::frame::Connection;
 
 /// A process that forks guests.
 pub struct Zygote {
     process: Process,
-    /// Blocks; the spawner's thread alone speaks on it.
-    socket: Arc<UnixStream>,
+    socket: Arc<ZygoteSocket>,
     forks: AtomicU32,
     program_memory_bytes: u64,
 }
@@ -73,29 +69,24 @@ impl Zygote {
         let ready = await_ready(&mut connection, |message| matches!(message, FromZygote::Ready {})).await;
         let process = started(Kind::Zygote, process, ready).await?;
         let socket = connection.into_socket().map_err(LaunchError::Spawn)?;
-        let bounded = socket
-            .set_read_timeout(Some(limits::FORK_TIME_MAX))
-            .and_then(|()| socket.set_write_timeout(Some(limits::FORK_TIME_MAX)));
-        bounded.map_err(LaunchError::Spawn)?;
+        let socket = ZygoteSocket::new(socket, limits::FORK_TIME_MAX).map_err(LaunchError::Spawn)?;
         let forks = AtomicU32::new(0);
         Ok(Zygote { process, socket: Arc::new(socket), forks, program_memory_bytes: make.memory_bytes_max })
     }
 
     /// Where it is asked for one more guest.
-    pub(super) fn socket(&self) -> Arc<UnixStream> {
+    pub(super) fn socket(&self) -> Arc<ZygoteSocket> {
         self.forks.fetch_add(1, Ordering::Relaxed);
         Arc::clone(&self.socket)
     }
 
-    /// Whether it lives, is understood, and has not forked so many that another should have a layout of its own.
+    /// Whether it has forked so many that others should have another address layout.
+    fn is_used_up(&self) -> bool {
+        self.forks.load(Ordering::Relaxed) >= limits::FORKS_PER_ZYGOTE_MAX
+    }
+
     fn is_usable(&self) -> bool {
-        // Nothing is said between two requests; a connection that was given up reads as closed.
-        let mut byte = [0];
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        let quiet = recv(self.socket.as_raw_fd(), &mut byte, flags) == Err(Errno::EAGAIN);
-        quiet
-            && !self.process.has_ended()
-            && self.forks.load(Ordering::Relaxed) < limits::FORKS_PER_ZYGOTE_MAX
+        !self.process.has_ended() && !self.socket.is_broken()
     }
 
     /// What its guests may hold beyond what every guest may.
@@ -116,6 +107,7 @@ pub struct Zygotes {
 #[derive(Default)]
 struct State {
     cells: BTreeMap<GuestMake, Cell>,
+    renewing: bool,
     /// None is kept any more.
     closed: bool,
 }
@@ -164,10 +156,35 @@ impl Zygotes {
         }
         let cell = state.cells.entry(make).or_default();
         if cell.get().is_some_and(|zygote| !zygote.is_usable()) {
-            tracing::info!("a zygote has ended or is used up, and is replaced");
+            tracing::warn!("a zygote has ended and is replaced");
             *cell = Cell::default();
         }
         Arc::clone(cell)
+    }
+
+    /// Replaces those that are used up, once their successors are ready. Called regularly.
+    pub async fn renew(&self) {
+        let used_up: Vec<GuestMake> = {
+            let mut state = self.state();
+            if std::mem::replace(&mut state.renewing, true) {
+                return;
+            }
+            let makes = state.cells.iter().filter(|(_, cell)| cell.get().is_some_and(Zygote::is_used_up));
+            makes.map(|(make, _)| *make).collect()
+        };
+        for make in used_up {
+            match self.start(make).await {
+                Ok(zygote) => {
+                    // One that nobody wants any more has no place, and ends.
+                    if let Some(cell) = self.state().cells.get_mut(&make) {
+                        *cell = Arc::new(OnceCell::new_with(Some(zygote)));
+                        tracing::info!("a zygote that has forked enough guests was replaced");
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the successor of a zygote could not be started"),
+            }
+        }
+        self.state().renewing = false;
     }
 
     /// Ends those of makes that are not wanted any more.
