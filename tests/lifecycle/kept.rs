@@ -87,6 +87,6 @@ fn a_guest_that_has_grown_is_replaced() {
     let ordinary = largest();
     let grow = "const held = []; for (let i = 0; i < 52; i += 1) { held.push(new Array(125000).fill(i)) } return held.length";
     assert_eq!(supervisor.result(grow), 52);
-    wait_for("the large guest to be gone", || (largest() < ordinary + 30_000).then_some(()));
+    wait_for("the large guest to be gone", || (largest() < ordinary + 40_000).then_some(()));
     assert_eq!(supervisor.result("return 1"), 1);
 }

@@ -66,8 +66,9 @@ impl SpareGuest {
             Connection::new(socket, limits::FRAME_FROM_WORKER_BYTES_MAX, limits::FRAME_TO_WORKER_BYTES_MAX);
         let ready = await_ready(&mut connection, |message| matches!(message, FromGuest::Ready {})).await;
         let process = started(Kind::Guest, process, ready).await?;
-        // A program leaves some of its values behind until V8 has reason to look for them.
-        let bytes_max = process.memory_bytes() + make.memory_bytes_max * 3 / 4;
+        // A program leaves some of its values behind until V8 has reason to look for them. Another guest is soon
+        // there.
+        let bytes_max = process.memory_bytes() + make.memory_bytes_max / 2;
         let mut guest = Guest { process, connection, executions: 0, cpu_before: Duration::ZERO, bytes_max };
         guest.rest();
         Ok(SpareGuest(guest))
