@@ -79,7 +79,7 @@ const probes = (victim) => {
   }
   const abstract = Buffer.from('cloister-probe');
   net.createServer().listen(`\0${abstract}`).unref();
-  const places = { victim, parent: process.pid, data: '/attacked-data', folder: '/tmp/probes', abstract: abstract.toString('hex'), abstract_bytes: abstract.length + 3 };
+  const places = { victim, victim_clock: (~victim << 3) | 2, parent: process.pid, data: '/attacked-data', folder: '/tmp/probes', abstract: abstract.toString('hex'), abstract_bytes: abstract.length + 3 };
   const fill = (line) => line.replace(/\{(\w+)\}/g, (_, place) => places[place]);
   const lines = fs.readFileSync('/system-calls.txt', 'utf8').split('\n').filter((line) => line && !line.startsWith('#'));
   return lines.map((line) => fill(line).split(/: (.*)/));
