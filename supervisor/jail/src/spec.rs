@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// The descriptor on which a jailed process finds its protocol socket.
 pub const PROTOCOL_FD: i32 = 3;
 
-/// The environment variable that tells the seal of a guest that V8 compiles nothing: `off`.
+/// The environment variable that tells a zygote that V8 compiles nothing in its guests: `off`.
 pub const JIT_VARIABLE: &str = "CLOISTER_JIT";
 
 /// The largest spec that is read, in bytes.

@@ -1,7 +1,7 @@
-//! The snapshot from which guests start: V8's heap with SES in it, its intrinsics repaired. It is made once
+//! The snapshot from which zygotes start: V8's heap with SES in it, its intrinsics repaired. It is made once
 //! for each version of Node and of the harness, in a jail, and kept in the data directory.
 //!
-//! What is the same in every guest is in it; what must not be, random numbers above all, is not.
+//! What is the same in every zygote is in it; what must not be, random numbers above all, is not.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -88,7 +88,7 @@ async fn make(launcher: &Launcher) -> Result<Vec<u8>, SnapshotError> {
     let folder = launcher.worker_folder()?;
     let made = folder.path().join("made");
     create_folder(&made)?;
-    // Without V8's cache of compiled builtins every guest holds 5 MB less, and starts no slower.
+    // Without V8's cache of compiled builtins every zygote holds 5 MB less, and starts no slower.
     let config = serde_json::json!({
         "builder": launcher.inside(&script, &target.to_string_lossy()),
         "withoutCodeCache": true,
