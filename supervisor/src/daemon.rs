@@ -88,7 +88,6 @@ impl DataDirectory {
 }
 
 /// The parts of a running supervisor.
-#[derive(Clone)]
 pub struct Daemon {
     pub tasks: Tasks,
     pub launcher: Launcher,
@@ -101,7 +100,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    pub async fn start(settings: Settings, data: &DataDirectory) -> Result<Daemon, StartError> {
+    pub async fn start(settings: Settings, data: &DataDirectory) -> Result<Arc<Daemon>, StartError> {
         raise_open_files()?;
         let tasks = Tasks::default();
         let launcher =
@@ -114,7 +113,7 @@ impl Daemon {
             tasks.ended().await;
             launcher.clean_up();
         }
-        assembled
+        assembled.map(Arc::new)
     }
 
     fn assemble(
@@ -173,13 +172,13 @@ impl Daemon {
     }
 
     /// Refuses to serve where a jail lets a forbidden act succeed; otherwise gets spares ready.
-    pub async fn make_ready(&self) -> Result<Report, StartError> {
+    pub async fn make_ready(self: &Arc<Self>) -> Result<Report, StartError> {
         let report = doctor::examine(&self.launcher, &self.settings.allow_missing).await;
         if !report.safe {
             return Err(StartError::Unsafe(report.refusal()));
         }
         self.pool.keep_house(&self.provisioner.catalogue.list());
-        let daemon = self.clone();
+        let daemon = Arc::clone(self);
         self.tasks.spawn(async move { daemon.keep_house().await });
         Ok(report)
     }

@@ -1,6 +1,8 @@
 //! Speaks HTTP to the supervisor of a data directory: over its admin socket when it runs, else in
 //! this process, under the directory's lock.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, Response, StatusCode, header};
@@ -30,7 +32,7 @@ pub enum Client {
 /// A supervisor in this process, which serves nobody else.
 pub struct Local {
     router: Router,
-    daemon: Daemon,
+    daemon: Arc<Daemon>,
     _data: DataDirectory,
 }
 
@@ -57,7 +59,7 @@ impl Client {
     async fn local(settings: Settings) -> Result<Client, Failure> {
         let data = DataDirectory::open(&settings.data_dir).map_err(Failure::configuration)?;
         let daemon = Daemon::start(settings, &data).await.map_err(Failure::configuration)?;
-        Ok(Client::Local(Box::new(Local { router: http::router(daemon.clone()), daemon, _data: data })))
+        Ok(Client::Local(Box::new(Local { router: http::router(Arc::clone(&daemon)), daemon, _data: data })))
     }
 
     /// Sends a request and returns the whole answer, or its problem.

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use interprocess::local_socket::tokio::Listener;
 use interprocess::local_socket::traits::tokio::Listener as _;
@@ -54,7 +55,7 @@ pub async fn run(settings: Settings) -> Result<ExitCode, Failure> {
 }
 
 async fn listen_and_serve(
-    daemon: &Daemon,
+    daemon: &Arc<Daemon>,
     listen: SocketAddr,
     admin_path: &Path,
 ) -> Result<SocketAddr, Failure> {
@@ -67,7 +68,7 @@ async fn listen_and_serve(
     let address = tcp.local_addr()?;
     let admin = listen_locally(admin_path)
         .map_err(|error| Failure::configuration(format!("{}: {error}", admin_path.display())))?;
-    let router = http::router(daemon.clone());
+    let router = http::router(Arc::clone(daemon));
     let (tasks, tcp_router) = (daemon.tasks.clone(), http::guard_loopback(router.clone(), address));
     daemon.tasks.spawn_service(async move {
         http::serve(tasks, tcp_router, || async {

@@ -55,7 +55,7 @@ const NDJSON: &str = "application/x-ndjson";
 /// Lines that wait for a slow reader.
 const EVENTS_MAX: usize = 16;
 
-pub async fn list(State(daemon): State<Daemon>) -> Response {
+pub async fn list(State(daemon): State<Arc<Daemon>>) -> Response {
     let summary = |environment: &Arc<Environment>| EnvironmentSummary {
         environment_name: environment.name().to_string(),
         policy: environment.definition.policy.as_str().to_owned(),
@@ -69,7 +69,7 @@ pub async fn list(State(daemon): State<Daemon>) -> Response {
 }
 
 pub async fn show(
-    State(daemon): State<Daemon>,
+    State(daemon): State<Arc<Daemon>>,
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -83,7 +83,7 @@ pub async fn show(
 }
 
 pub async fn create(
-    State(daemon): State<Daemon>,
+    State(daemon): State<Arc<Daemon>>,
     query: Result<Query<Options>, QueryRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -97,7 +97,7 @@ pub async fn create(
 }
 
 pub async fn replace(
-    State(daemon): State<Daemon>,
+    State(daemon): State<Arc<Daemon>>,
     Path(name): Path<String>,
     query: Result<Query<Options>, QueryRejection>,
     request: Request,
@@ -123,7 +123,7 @@ pub async fn replace(
 }
 
 pub async fn remove(
-    State(daemon): State<Daemon>,
+    State(daemon): State<Arc<Daemon>>,
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -138,7 +138,7 @@ async fn dry_run(daemon: &Daemon, wire: WireDefinition) -> Result<Response, Prob
 
 /// Provisions in a task of its own, so that a client that goes away leaves nothing half done.
 async fn provision(
-    daemon: Daemon,
+    daemon: Arc<Daemon>,
     wire: WireDefinition,
     condition: Condition,
     followed: bool,
@@ -147,7 +147,7 @@ async fn provision(
     let (reply, answer) = tokio::sync::oneshot::channel();
     let progress = if followed { Progress::to(phases) } else { Progress::none() };
     let tasks = daemon.tasks.clone();
-    let working = daemon.clone();
+    let working = Arc::clone(&daemon);
     tasks.spawn(async move {
         let stop = working.tasks.stop_token();
         let result = tokio::select! {

@@ -1,5 +1,7 @@
 //! `POST /api/execute` and `/api/analyze`.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -12,7 +14,7 @@ use crate::daemon::Daemon;
 use crate::execution::{ExecutionRefusal, ExecutionRequest, WireExecution};
 
 /// `POST /api/analyze`: the same request, and nothing is run.
-pub async fn analyze(State(daemon): State<Daemon>, request: Request) -> Result<Response, Problem> {
+pub async fn analyze(State(daemon): State<Arc<Daemon>>, request: Request) -> Result<Response, Problem> {
     let checked = read(&daemon, request).await?;
     let examination = daemon.executor.examine(&checked).await?;
     Ok(json(StatusCode::OK, &examination))
@@ -20,14 +22,14 @@ pub async fn analyze(State(daemon): State<Daemon>, request: Request) -> Result<R
 
 /// Runs in a task of its own: when the client goes away, the program is cancelled, and its record is
 /// written all the same.
-pub async fn execute(State(daemon): State<Daemon>, request: Request) -> Result<Response, Problem> {
+pub async fn execute(State(daemon): State<Arc<Daemon>>, request: Request) -> Result<Response, Problem> {
     let checked = read(&daemon, request).await?;
     let cancel = daemon.tasks.stop_token();
     let _cancel_when_dropped = cancel.clone().drop_guard();
     let (reply, answer) = tokio::sync::oneshot::channel();
-    let executor = daemon.executor.clone();
-    daemon.tasks.spawn(async move {
-        let result = executor.execute(checked, cancel).await;
+    let tasks = daemon.tasks.clone();
+    tasks.spawn(async move {
+        let result = daemon.executor.execute(checked, cancel).await;
         // The client may have gone away.
         let _ = reply.send(result);
     });

@@ -1,5 +1,7 @@
 //! Whether the supervisor lives, is ready, and which version it is.
 
+use std::sync::Arc;
+
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -14,7 +16,7 @@ pub async fn live() -> Response {
 }
 
 /// With `?verbose`, the layers that hold jailed processes.
-pub async fn ready(State(daemon): State<Daemon>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub async fn ready(State(daemon): State<Arc<Daemon>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     if daemon.tasks.is_shutting_down() {
         return Err(Problem::not_ready("the supervisor is shutting down"));
     }

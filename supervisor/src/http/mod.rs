@@ -8,6 +8,7 @@ mod problem;
 mod server;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -23,7 +24,7 @@ pub use server::serve;
 use crate::daemon::Daemon;
 
 /// All routes, without a transport: the server and the command line share it.
-pub fn router(daemon: Daemon) -> Router {
+pub fn router(daemon: Arc<Daemon>) -> Router {
     Router::new()
         .route("/api/environments", get(environments::list).post(environments::create))
         .route(
@@ -37,13 +38,13 @@ pub fn router(daemon: Daemon) -> Router {
         .route("/readyz", get(health::ready))
         .fallback(|| async { Problem::not_found("there is nothing at this path").into_response() })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed().into_response() })
-        .layer(middleware::from_fn_with_state(daemon.clone(), refuse_work_while_draining))
+        .layer(middleware::from_fn_with_state(Arc::clone(&daemon), refuse_work_while_draining))
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(problem::of_panic))
         .with_state(daemon)
 }
 
 /// A supervisor that shuts down finishes what it has, and tells its callers to go elsewhere.
-async fn refuse_work_while_draining(State(daemon): State<Daemon>, request: Request, next: Next) -> Response {
+async fn refuse_work_while_draining(State(daemon): State<Arc<Daemon>>, request: Request, next: Next) -> Response {
     match daemon.tasks.is_shutting_down() && !request.method().is_safe() {
         true => Problem::shutting_down().into_response(),
         false => next.run(request).await,
