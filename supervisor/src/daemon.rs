@@ -245,6 +245,7 @@ impl Daemon {
                 _ = ticks.tick() => {
                     self.pool.keep_house(&self.provisioner.catalogue.list());
                     self.provisioner.collect_builds().await;
+                    self.executor.audit.sync();
                 }
                 () = self.tasks.shutting_down() => return,
             }

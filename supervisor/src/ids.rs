@@ -121,7 +121,9 @@ impl Digest {
     }
 
     fn from_bytes(bytes: &[u8]) -> Digest {
-        Digest(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+        Digest(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
     }
 
     /// A digest that the store kept.

@@ -1,6 +1,8 @@
 //! The record of every execution: begun before its program can have an effect, complete before the
 //! reply is sent.
 
+use std::sync::Arc;
+
 use crate::clock::now_ms;
 use crate::egress::EgressEvent;
 use crate::ids::ExecutionId;
@@ -12,6 +14,9 @@ pub struct Audit {
     store: Store,
     missing_layers: String,
 }
+
+/// What is known of an execution before its program runs, as it is recorded.
+pub type StartRow = Arc<ExecutionStartRow>;
 
 /// A record that is about to be begun; until it is, no call is forwarded.
 pub struct Beginning(Pending);
@@ -30,13 +35,19 @@ impl Audit {
     }
 
     /// Queues the beginning of a record; the program may be started meanwhile.
-    pub async fn begin(&self, row: ExecutionStartRow) -> Result<Beginning, StoreError> {
-        self.store.submit(Write::ExecutionStart(Box::new(row))).await.map(Beginning)
+    pub async fn begin(&self, start: StartRow) -> Result<Beginning, StoreError> {
+        self.store.begin(start).await.map(Beginning)
     }
 
-    pub async fn commit(&self, row: ExecutionEndRow) -> Result<Committed, StoreError> {
-        self.store.commit(Write::ExecutionEnd(Box::new(row))).await?;
+    /// Completes a record.
+    pub async fn commit(&self, start: StartRow, end: ExecutionEndRow) -> Result<Committed, StoreError> {
+        self.store.commit(Write::Execution(start, Box::new(end))).await?;
         Ok(Committed(()))
+    }
+
+    /// Brings what has begun to the disk. Called regularly.
+    pub fn sync(&self) {
+        self.store.sync();
     }
 }
 
@@ -58,6 +69,6 @@ impl Audit {
 impl Beginning {
     /// Returns when the record would survive the end of this process.
     pub async fn written(self) -> Result<(), StoreError> {
-        self.0.committed().await
+        self.0.done().await
     }
 }

@@ -33,7 +33,7 @@ pub use request::{ExecutionRequest, RequestRefusal, WireExecution};
 
 use crate::admission::{Admission, Overloaded, Pace, Permit, Turn};
 use crate::analysis::{Analysis, AnalysisError};
-use crate::audit::Audit;
+use crate::audit::{Audit, StartRow};
 use crate::clock::now_ms;
 use crate::config::limits;
 use crate::egress::EgressEvent;
@@ -67,6 +67,7 @@ pub enum ExecutionRefusal {
 /// A program that has ended, and what may be left of its processes.
 struct Ran {
     id: ExecutionId,
+    start: StartRow,
     started: Instant,
     outcome: Outcome,
     guest_left: GuestLeft,
@@ -134,7 +135,7 @@ impl Executor {
         };
         let turn = self.pace.turn().await;
         let ran = turn.during(self.run(&request, &program, cancel, &turn)).await?;
-        let Ran { id, started, outcome, guest_left, host_left } = ran;
+        let Ran { id, start, started, outcome, guest_left, host_left } = ran;
         let (environment, agent) = (Arc::clone(request.environment()), request.agent().clone());
         // The place among those that run is free when the execution is recorded and nothing of it is left.
         let _permit = match host_left {
@@ -153,7 +154,7 @@ impl Executor {
                 self.pool.give_back_guest(&environment, &agent, guest);
             }
         };
-        let record = Recorded::commit(&self.audit, id.clone(), request, program, outcome, started);
+        let record = Recorded::commit(&self.audit, start, id.clone(), request, program, outcome, started);
         let (recorded, ()) = tokio::join!(record, take_back_guest);
         recorded.map_err(ExecutionRefusal::Audit)
     }
@@ -187,21 +188,23 @@ impl Executor {
             },
         };
         let id = ExecutionId::new();
-        let begun = self.audit.begin(record::beginning(&self.audit, &id, request, started_at)).await;
-        let start = Start { record: begun.map_err(ExecutionRefusal::Audit)?, turn };
+        let start = record::beginning(&self.audit, &id, request, started_at);
+        let begun = self.audit.begin(Arc::clone(&start)).await.map_err(ExecutionRefusal::Audit)?;
         let mut lease = match lease {
             Ok(lease) => lease,
             Err(outcome) => {
-                return Ok(Ran { id, started, outcome, guest_left: GuestLeft(None), host_left: None });
+                return Ok(Ran { id, start, started, outcome, guest_left: GuestLeft(None), host_left: None });
             }
         };
         if let Some((earlier, events)) = lease.host.take_up(&id) {
             self.record_egress_after(earlier, events);
         }
         let replacement = async { self.pool.guest(environment, request.agent()).await.ok() };
-        let driven = driver::drive(&id, request, program, start, lease, cancel, replacement).await;
+        let driven =
+            driver::drive(&id, request, program, Start { record: begun, turn }, lease, cancel, replacement)
+                .await;
         let Driven { outcome, guest_left, host_left } = driven;
-        Ok(Ran { id, started, outcome, guest_left, host_left })
+        Ok(Ran { id, start, started, outcome, guest_left, host_left })
     }
 
     /// Gives a host back to the pool when the calls that the program left behind have ended.

@@ -11,7 +11,7 @@ use super::excerpt::excerpt;
 use super::ledger::Effect;
 use super::outcome::{End, LogEntry, Outcome, Status};
 use super::request::ExecutionRequest;
-use crate::audit::{Audit, Committed};
+use crate::audit::{Audit, Committed, StartRow};
 use crate::clock::milliseconds;
 use crate::config::{GuestIsolation, Isolation};
 use crate::egress::EgressEvent;
@@ -68,19 +68,14 @@ struct UsageView {
 }
 
 /// The record as it is begun.
-pub fn beginning(
-    audit: &Audit,
-    id: &ExecutionId,
-    request: &ExecutionRequest,
-    started_at: i64,
-) -> ExecutionStartRow {
+pub fn beginning(audit: &Audit, id: &ExecutionId, request: &ExecutionRequest, started_at: i64) -> StartRow {
     let environment = request.environment();
-    ExecutionStartRow {
+    Arc::new(ExecutionStartRow {
         id: id.to_string(),
         agent: request.agent().to_string(),
         environment: environment.name().to_string(),
         build: environment.build.digest().to_string(),
-        policy: environment.definition.policy.as_str(),
+        policy: environment.definition.policy.as_str().to_owned(),
         isolation: serde_json::to_string(&environment.isolation).unwrap_or_default(),
         code: request.code().to_owned(),
         code_sha256: Digest::of_text(request.code()).to_string(),
@@ -88,12 +83,13 @@ pub fn beginning(
         metadata: request.metadata().map(str::to_owned),
         missing_layers: audit.missing_layers().to_owned(),
         started_at,
-    }
+    })
 }
 
 impl Recorded {
     pub async fn commit(
         audit: &Audit,
+        start: StartRow,
         id: ExecutionId,
         request: ExecutionRequest,
         program: Arc<Program>,
@@ -105,8 +101,7 @@ impl Recorded {
             End::Completed { value, .. } => (None, value.get().len()),
             End::Failed { error, .. } => (serde_json::to_string(error).ok(), 0),
         };
-        let row = ExecutionEndRow {
-            id: id.to_string(),
+        let end = ExecutionEndRow {
             status: outcome.status().as_str(),
             error,
             result_bytes: result_bytes as u64,
@@ -116,7 +111,7 @@ impl Recorded {
             cpu_ms: outcome.cpu_ms,
             peak_memory_bytes: outcome.peak_memory_bytes,
         };
-        let committed = audit.commit(row).await?;
+        let committed = audit.commit(start, end).await?;
         Ok(Recorded { id, request, program, outcome, duration, _committed: committed })
     }
 

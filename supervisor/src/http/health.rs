@@ -16,7 +16,10 @@ pub async fn live() -> Response {
 }
 
 /// With `?verbose`, the layers that hold jailed processes.
-pub async fn ready(State(daemon): State<Arc<Daemon>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub async fn ready(
+    State(daemon): State<Arc<Daemon>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     if daemon.tasks.is_shutting_down() {
         return Err(Problem::not_ready("the supervisor is shutting down"));
     }

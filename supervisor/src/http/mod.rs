@@ -44,7 +44,11 @@ pub fn router(daemon: Arc<Daemon>) -> Router {
 }
 
 /// A supervisor that shuts down finishes what it has, and tells its callers to go elsewhere.
-async fn refuse_work_while_draining(State(daemon): State<Arc<Daemon>>, request: Request, next: Next) -> Response {
+async fn refuse_work_while_draining(
+    State(daemon): State<Arc<Daemon>>,
+    request: Request,
+    next: Next,
+) -> Response {
     match daemon.tasks.is_shutting_down() && !request.method().is_safe() {
         true => Problem::shutting_down().into_response(),
         false => next.run(request).await,

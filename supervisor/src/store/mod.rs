@@ -2,15 +2,19 @@
 //!
 //! Callers send a `Write` and wait until it is committed and synced to the disk. Writes that wait at
 //! the same time share one transaction, so that a busy supervisor syncs once for many executions.
+//! Executions that have begun are noted in files beside it.
 
+mod begun;
 mod rows;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 pub use rows::{BuildRow, EgressAfterRow, EnvironmentRow, ExecutionEndRow, ExecutionStartRow};
+use writer::Writer;
 
 /// Writes that wait for the thread.
 const QUEUE_MAX: usize = 1024;
@@ -31,17 +35,22 @@ pub enum Write {
     Environment(Box<(EnvironmentRow, BuildRow)>),
     RemoveEnvironment(String),
     RemoveBuild(String),
-    /// Survives the end of this process, and is on the disk with the next other write.
-    ExecutionStart(Box<ExecutionStartRow>),
-    ExecutionEnd(Box<ExecutionEndRow>),
+    /// One that has begun, and how it ended.
+    Execution(Arc<ExecutionStartRow>, Box<ExecutionEndRow>),
     EgressAfter(Box<EgressAfterRow>),
 }
 
 enum Request {
+    /// Survives the end of this process, and the loss of power after the next `Sync`.
+    Begin {
+        row: Arc<ExecutionStartRow>,
+        reply: Reply,
+    },
     Write {
         write: Write,
         reply: Reply,
     },
+    Sync,
     /// The last request: what comes after it is refused.
     Close {
         reply: Reply,
@@ -63,36 +72,37 @@ pub struct Contents {
 }
 
 impl Store {
-    /// Opens or creates the database, and brings its schema up to date.
+    /// Opens or creates the database, brings its schema up to date, and records what was interrupted.
     pub fn open(path: &Path) -> Result<(Store, Contents), StoreError> {
         let failed = |reason: String| StoreError::Open { path: path.to_owned(), reason };
-        let connection = writer::open(path).map_err(failed)?;
-        let interrupted = rows::settle_interrupted(&connection).map_err(|error| failed(error.to_string()))?;
-        if interrupted > 0 {
-            tracing::warn!(interrupted, "executions were running when the last supervisor ended");
-        }
+        let (connection, begun) = writer::open(path).map_err(failed)?;
         let contents = rows::read_all(&connection).map_err(|error| failed(error.to_string()))?;
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || writer::run(connection, queue))
+            .spawn(move || Writer { connection, begun }.run(queue))
             .map_err(|error| failed(error.to_string()))?;
         Ok((Store { requests }, contents))
     }
 
     /// Returns when the change is committed.
     pub async fn commit(&self, write: Write) -> Result<(), StoreError> {
-        self.submit(write).await?.committed().await
+        self.request(|reply| Request::Write { write, reply }).await?.done().await
     }
 
-    /// Returns when the change has its place in the queue, before those that are submitted later.
-    pub async fn submit(&self, write: Write) -> Result<Pending, StoreError> {
-        self.request(|reply| Request::Write { write, reply }).await
+    /// Returns when the note has its place in the queue.
+    pub async fn begin(&self, row: Arc<ExecutionStartRow>) -> Result<Pending, StoreError> {
+        self.request(|reply| Request::Begin { row, reply }).await
+    }
+
+    /// Brings the notes to the disk, soon. Called regularly; a store that is busy or closed goes without.
+    pub fn sync(&self) {
+        let _ = self.requests.try_send(Request::Sync);
     }
 
     /// Ends the thread and closes the database, so that its file is complete without its log.
     pub async fn close(&self) -> Result<(), StoreError> {
-        self.request(|reply| Request::Close { reply }).await?.committed().await
+        self.request(|reply| Request::Close { reply }).await?.done().await
     }
 
     async fn request(&self, request: impl FnOnce(Reply) -> Request) -> Result<Pending, StoreError> {
@@ -102,11 +112,11 @@ impl Store {
     }
 }
 
-/// A change that waits for its transaction. Dropping it does not undo the change.
+/// What waits for the thread. Dropping it does not undo it.
 pub struct Pending(oneshot::Receiver<Result<(), StoreError>>);
 
 impl Pending {
-    pub async fn committed(self) -> Result<(), StoreError> {
+    pub async fn done(self) -> Result<(), StoreError> {
         self.0.await.map_err(|_| StoreError::Closed)?
     }
 }
@@ -142,6 +152,52 @@ mod tests {
         let (_, contents) = Store::open(&path).unwrap();
         let names: Vec<String> = contents.environments.into_iter().map(|row| row.name).collect();
         assert_eq!((names, contents.builds), (vec!["b".to_owned()], vec!["d".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn an_execution_that_has_begun_and_not_ended_is_recorded_as_interrupted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cloister.db");
+        let start = |id: &str| {
+            Arc::new(ExecutionStartRow {
+                id: id.to_owned(),
+                code: "return 1".to_owned(),
+                ..ExecutionStartRow::default()
+            })
+        };
+        let end = || {
+            Box::new(ExecutionEndRow {
+                status: "completed",
+                error: None,
+                result_bytes: 1,
+                effects: "[]".to_owned(),
+                egress: "[]".to_owned(),
+                duration_ms: 1.0,
+                cpu_ms: 1.0,
+                peak_memory_bytes: 1,
+            })
+        };
+        let (store, _) = Store::open(&path).unwrap();
+        for id in ["ended", "cut off"] {
+            store.begin(start(id)).await.unwrap().done().await.unwrap();
+        }
+        store.commit(Write::Execution(start("ended"), end())).await.unwrap();
+        store.sync();
+        let recorded = || {
+            let connection = rusqlite::Connection::open(&path).unwrap();
+            let mut statement = connection
+                .prepare("SELECT id, status, code, effects FROM executions ORDER BY id DESC")
+                .unwrap();
+            let row = |row: &rusqlite::Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
+            statement.query_map([], row).unwrap().collect::<Result<Vec<[String; 4]>, _>>().unwrap()
+        };
+        let ended = ["ended", "completed", "return 1", "[]"];
+        assert_eq!(recorded(), [ended]);
+        // Each is told of once, however often the next supervisor starts.
+        for _ in 0..2 {
+            Store::open(&path).unwrap();
+            assert_eq!(recorded(), [ended, ["cut off", "interrupted", "return 1", "null"]]);
+        }
     }
 
     #[tokio::test]

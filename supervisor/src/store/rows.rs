@@ -1,6 +1,7 @@
 //! The rows of the database. JSON columns are texts here; their owners know what is in them.
 
 use rusqlite::{Connection, Row, Transaction, params};
+use serde::{Deserialize, Serialize};
 
 use super::{Contents, Write};
 
@@ -25,13 +26,13 @@ pub struct BuildRow {
 }
 
 /// What is known of an execution before its program runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ExecutionStartRow {
     pub id: String,
     pub agent: String,
     pub environment: String,
     pub build: String,
-    pub policy: &'static str,
+    pub policy: String,
     pub isolation: String,
     pub code: String,
     pub code_sha256: String,
@@ -44,7 +45,6 @@ pub struct ExecutionStartRow {
 /// What came of it.
 #[derive(Clone, Debug)]
 pub struct ExecutionEndRow {
-    pub id: String,
     pub status: &'static str,
     pub error: Option<String>,
     pub result_bytes: u64,
@@ -63,11 +63,29 @@ pub struct EgressAfterRow {
     pub at: i64,
 }
 
-/// Settles the executions that a supervisor left behind which did not end in order.
-pub fn settle_interrupted(connection: &Connection) -> rusqlite::Result<usize> {
-    // Which calls they made is not known any more.
-    let unknown = "UPDATE executions SET status = 'interrupted', effects = 'null', egress = 'null' WHERE status = 'running'";
-    connection.execute(unknown, [])
+/// Records the executions that a supervisor left behind which did not end in order, and tells how many there were.
+pub fn save_interrupted(connection: &mut Connection, begun: &[ExecutionStartRow]) -> rusqlite::Result<usize> {
+    let transaction = connection.transaction()?;
+    let end = interrupted_end();
+    let saved: rusqlite::Result<Vec<usize>> =
+        begun.iter().map(|start| save_execution(&transaction, start, &end)).collect();
+    let interrupted = saved?.into_iter().sum();
+    transaction.commit()?;
+    Ok(interrupted)
+}
+
+/// Which calls it made is not known any more.
+fn interrupted_end() -> ExecutionEndRow {
+    ExecutionEndRow {
+        status: "interrupted",
+        error: None,
+        result_bytes: 0,
+        effects: "null".to_owned(),
+        egress: "null".to_owned(),
+        duration_ms: 0.0,
+        cpu_ms: 0.0,
+        peak_memory_bytes: 0,
+    }
 }
 
 pub fn read_all(connection: &Connection) -> rusqlite::Result<Contents> {
@@ -107,8 +125,7 @@ pub fn apply(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<(
         Write::RemoveBuild(digest) => {
             execute(transaction, "DELETE FROM builds WHERE digest = ?1", params![digest])
         }
-        Write::ExecutionStart(row) => start_execution(transaction, row),
-        Write::ExecutionEnd(row) => end_execution(transaction, row),
+        Write::Execution(start, end) => save_execution(transaction, start, end).map(drop),
         Write::EgressAfter(row) => execute(
             transaction,
             "INSERT INTO egress_after (execution, events, at) VALUES (?1, ?2, ?3)",
@@ -139,32 +156,38 @@ fn save_environment(transaction: &Transaction<'_>, row: &EnvironmentRow) -> rusq
     )
 }
 
-fn start_execution(transaction: &Transaction<'_>, row: &ExecutionStartRow) -> rusqlite::Result<()> {
-    execute(
-        transaction,
-        "INSERT INTO executions (id, agent, environment, build, policy, isolation, code, code_sha256, input, metadata,
-             missing_layers, started_at, status, result_bytes, effects, duration_ms, cpu_ms, peak_memory_bytes)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'running', 0, '[]', 0, 0, 0)",
-        params![
-            row.id, row.agent, row.environment, row.build, row.policy, row.isolation, row.code, row.code_sha256, row.input,
-            row.metadata, row.missing_layers, row.started_at
-        ],
-    )
-}
-
-fn end_execution(transaction: &Transaction<'_>, row: &ExecutionEndRow) -> rusqlite::Result<()> {
-    let changed = transaction
-        .prepare_cached(
-            "UPDATE executions SET status = ?2, error = ?3, result_bytes = ?4, effects = ?5, egress = ?6, duration_ms = ?7,
-                 cpu_ms = ?8, peak_memory_bytes = ?9
-             WHERE id = ?1 AND status = 'running'",
-        )?
-        .execute(params![
-            row.id, row.status, row.error, row.result_bytes.cast_signed(), row.effects, row.egress, row.duration_ms,
-            row.cpu_ms, row.peak_memory_bytes.cast_signed()
-        ])?;
-    // An end without its start would be a record that nobody can find.
-    if changed == 1 { Ok(()) } else { Err(rusqlite::Error::StatementChangedRows(changed)) }
+/// How many rows that made: none, if the execution stands there already.
+fn save_execution(
+    transaction: &Transaction<'_>,
+    start: &ExecutionStartRow,
+    end: &ExecutionEndRow,
+) -> rusqlite::Result<usize> {
+    let sql = "INSERT INTO executions (id, agent, environment, build, policy, isolation, code, code_sha256, input, metadata,
+             missing_layers, started_at, status, error, result_bytes, effects, egress, duration_ms, cpu_ms, peak_memory_bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
+         ON CONFLICT (id) DO NOTHING";
+    transaction.prepare_cached(sql)?.execute(params![
+        start.id,
+        start.agent,
+        start.environment,
+        start.build,
+        start.policy,
+        start.isolation,
+        start.code,
+        start.code_sha256,
+        start.input,
+        start.metadata,
+        start.missing_layers,
+        start.started_at,
+        end.status,
+        end.error,
+        end.result_bytes.cast_signed(),
+        end.effects,
+        end.egress,
+        end.duration_ms,
+        end.cpu_ms,
+        end.peak_memory_bytes.cast_signed()
+    ])
 }
 
 fn execute(transaction: &Transaction<'_>, sql: &str, values: impl rusqlite::Params) -> rusqlite::Result<()> {

@@ -3,12 +3,14 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::mpsc;
 
-use super::{Reply, Request, StoreError, Write, rows};
+use super::begun::Begun;
+use super::{ExecutionStartRow, Reply, Request, StoreError, Write, rows};
 
 /// Writes that share a transaction.
 const BATCH_MAX: usize = 128;
@@ -24,97 +26,136 @@ mod migrations {
     refinery::embed_migrations!("src/store/migrations");
 }
 
+/// The folder of executions that have begun, beside the database.
+const BEGUN_FOLDER: &str = "begun";
+
 /// The log beside the database takes over its mode, so that is set before SQLite opens it.
-pub fn open(path: &Path) -> Result<Connection, String> {
+pub fn open(path: &Path) -> Result<(Connection, Begun), String> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
     file.map_err(|error| error.to_string())?;
     let mut connection = Connection::open(path).map_err(|error| error.to_string())?;
     prepare(&connection).map_err(|error| error.to_string())?;
     migrations::migrations::runner().run(&mut connection).map_err(|error| error.to_string())?;
-    Ok(connection)
+    let (begun, left) = Begun::open(&path.with_file_name(BEGUN_FOLDER)).map_err(|error| error.to_string())?;
+    let interrupted = rows::save_interrupted(&mut connection, &left).map_err(|error| error.to_string())?;
+    if interrupted > 0 {
+        tracing::warn!(interrupted, "executions were running when the last supervisor ended");
+    }
+    begun.clear().map_err(|error| error.to_string())?;
+    Ok((connection, begun))
 }
 
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIME_MAX)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
+    // What is committed survives a power failure (sqlite.org/pragma.html#pragma_synchronous).
+    connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
     connection.pragma_update(None, "trusted_schema", "OFF")
 }
 
-/// How much a commit waits for (sqlite.org/pragma.html#pragma_synchronous).
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Durability {
-    /// Survives a power failure: the log is synced.
-    Disk,
-    /// Survives the end of this process; the next sync takes it along.
-    Process,
+pub struct Writer {
+    pub connection: Connection,
+    pub begun: Begun,
 }
 
-impl Durability {
-    fn of(writes: &[&Write]) -> Durability {
-        match writes.iter().all(|write| matches!(write, Write::ExecutionStart(_))) {
-            true => Durability::Process,
-            false => Durability::Disk,
-        }
-    }
+/// What waits at the same time.
+#[derive(Default)]
+struct Batch {
+    begun: Vec<(Arc<ExecutionStartRow>, Reply)>,
+    writes: Vec<(Write, Reply)>,
+    sync: bool,
+    close: Option<Reply>,
 }
 
-/// Serves until it is told to close, or every `Store` is dropped.
-pub fn run(mut connection: Connection, mut queue: mpsc::Receiver<Request>) {
-    while let Some(first) = queue.blocking_recv() {
-        let mut batch = Vec::new();
-        let mut close = None;
-        let mut next = Some(first);
+impl Batch {
+    /// Waits for something, and takes what there is; nothing, when every `Store` is dropped.
+    fn next(queue: &mut mpsc::Receiver<Request>) -> Option<Batch> {
+        let mut batch = Batch::default();
+        let mut next = Some(queue.blocking_recv()?);
         while let Some(request) = next {
             match request {
-                Request::Write { write, reply } => batch.push((write, reply)),
+                Request::Begin { row, reply } => batch.begun.push((row, reply)),
+                Request::Write { write, reply } => batch.writes.push((write, reply)),
+                Request::Sync => batch.sync = true,
                 Request::Close { reply } => {
-                    close = Some(reply);
+                    batch.close = Some(reply);
                     break;
                 }
             }
-            next = if batch.len() < BATCH_MAX { queue.try_recv().ok() } else { None };
+            let room = batch.begun.len() + batch.writes.len() < BATCH_MAX;
+            next = if room { queue.try_recv().ok() } else { None };
         }
-        commit_batch(&mut connection, batch);
-        if let Some(reply) = close {
-            let closed = connection.close().map_err(|(_, error)| StoreError::Write(error.to_string()));
-            drop(queue);
-            // Nobody may be waiting for it.
-            let _ = reply.send(closed);
-            return;
-        }
+        Some(batch)
     }
 }
 
-fn commit_batch(connection: &mut Connection, batch: Vec<(Write, Reply)>) {
-    let writes: Vec<&Write> = batch.iter().map(|(write, _)| write).collect();
-    let together = commit(connection, &writes);
-    // One write that is refused must not take the others with it. A database that is locked, or a disk
-    // that is full, refuses each of them, and trying would take its time each time.
-    let alone = batch.len() > 1 && together.as_ref().is_err_and(is_of_one_write);
-    let together = together.map_err(|error| StoreError::Write(error.to_string()));
-    for (write, reply) in batch {
-        let result = match alone {
-            true => commit(connection, &[&write]).map_err(|error| StoreError::Write(error.to_string())),
-            false => together.clone(),
-        };
-        // A caller that gave up does not undo its write.
-        let _ = reply.send(result);
+impl Writer {
+    /// Serves until it is told to close, or every `Store` is dropped.
+    pub fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        while let Some(Batch { begun, writes, sync, close }) = Batch::next(&mut queue) {
+            self.begin(begun);
+            self.commit_batch(writes);
+            if sync && let Err(error) = self.begun.sync() {
+                tracing::warn!(%error, "the executions that have begun could not be synced to the disk");
+            }
+            if let Some(reply) = close {
+                let closed =
+                    self.connection.close().map_err(|(_, error)| StoreError::Write(error.to_string()));
+                drop(queue);
+                // Nobody may be waiting for it.
+                let _ = reply.send(closed);
+                return;
+            }
+        }
+    }
+
+    fn begin(&mut self, batch: Vec<(Arc<ExecutionStartRow>, Reply)>) {
+        if batch.is_empty() {
+            return;
+        }
+        let rows: Vec<&ExecutionStartRow> = batch.iter().map(|(row, _)| row.as_ref()).collect();
+        let written = self.begun.begin(&rows).map_err(|error| StoreError::Write(error.to_string()));
+        for (_, reply) in batch {
+            // A caller that gave up does not undo its note.
+            let _ = reply.send(written.clone());
+        }
+    }
+
+    fn commit_batch(&mut self, batch: Vec<(Write, Reply)>) {
+        if batch.is_empty() {
+            return;
+        }
+        let writes: Vec<&Write> = batch.iter().map(|(write, _)| write).collect();
+        let together = self.commit(&writes);
+        // One write that is refused must not take the others with it. A database that is locked, or a disk
+        // that is full, refuses each of them, and trying would take its time each time.
+        let alone = batch.len() > 1 && together.as_ref().is_err_and(is_of_one_write);
+        let together = together.map_err(|error| StoreError::Write(error.to_string()));
+        for (write, reply) in batch {
+            let result = match alone {
+                true => self.commit(&[&write]).map_err(|error| StoreError::Write(error.to_string())),
+                false => together.clone(),
+            };
+            if let (Ok(()), Write::Execution(start, _)) = (&result, &write) {
+                self.begun.end(&start.id);
+            }
+            // A caller that gave up does not undo its write.
+            let _ = reply.send(result);
+        }
+    }
+
+    fn commit(&mut self, writes: &[&Write]) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for write in writes {
+            rows::apply(&transaction, write)?;
+        }
+        transaction.commit()
     }
 }
 
 fn is_of_one_write(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error_code();
     matches!(code, Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) | None)
-}
-
-fn commit(connection: &mut Connection, writes: &[&Write]) -> rusqlite::Result<()> {
-    let synchronous = if Durability::of(writes) == Durability::Disk { "FULL" } else { "NORMAL" };
-    connection.pragma_update(None, "synchronous", synchronous)?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for write in writes {
-        rows::apply(&transaction, write)?;
-    }
-    transaction.commit()
 }
