@@ -100,6 +100,33 @@ fn ordinary_clients_work_unchanged() {
     assert_eq!(untrusted["errorDetails"]["code"], "DEPTH_ZERO_SELF_SIGNED_CERT", "{untrusted}");
 }
 
+#[test]
+fn tls_is_loaded_where_an_address_may_speak_it() {
+    const IMPLEMENTATION: &str = r#"
+        async function Initialize(agentId, backends) {}
+        async function Deinitialize() {}
+        /** @endowment */
+        async function HasTls(params = {}) { return process.moduleLoadList.includes('NativeModule tls'); }
+    "#;
+    let supervisor = Supervisor::start();
+    let cases = [
+        ("none", vec![], false),
+        ("plain", vec!["http", "ws"], false),
+        ("some", vec!["http", "https"], true),
+    ];
+    for (name, schemes, expected) in cases {
+        let urls: serde_json::Map<String, Value> = schemes
+            .iter()
+            .map(|scheme| ((*scheme).to_owned(), json!(format!("{scheme}://127.0.0.1:9"))))
+            .collect();
+        supervisor.provision_with(
+            json!({ "environmentName": name, "backendUrls": urls, "codeImplementation": IMPLEMENTATION }),
+        );
+        let body = json!({ "environmentName": name, "userAgentId": "a", "code": "return await HasTls()" });
+        assert_eq!(supervisor.post("/api/execute", &body).body["result"], expected, "{name}");
+    }
+}
+
 /// Names that a resolver could be made to give, whatever the address is.
 const HOSTS: &str = "127.0.0.1 localhost\n127.0.0.1 rebound.example\n169.254.169.254 metadata.example\n";
 

@@ -7,12 +7,10 @@
 import { readdirSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import net from 'node:net';
-import tls from 'node:tls';
 
 const directory = process.env.CLOISTER_EGRESS ?? '/egress';
 const open = new Set(readdirSync(directory));
 const { connect: connectSocket } = net.Socket.prototype;
-const { connect: connectTls } = tls;
 
 /** The call forms of `net.Socket.connect` and `tls.connect`. @param {any[]} values */
 const normalize = (values) => {
@@ -64,12 +62,17 @@ function connectThroughEgress(...values) {
 
 net.Socket.prototype.connect = connectThroughEgress;
 
-// A TLS socket decides when it is made whether it is a pipe, so it has to be told the path here.
-tls.connect = (/** @type {any[]} */ ...values) => {
-  const { options, callback } = normalize(values);
-  const { name } = addressOf(options);
-  const path = options.socket || options.path || !open.has(name) ? options.path : `${directory}/${name}`;
-  return Reflect.apply(connectTls, tls, [{ ...options, path }, callback]);
-};
+// A TLS socket decides when it is made whether it is a pipe, so it has to be told the path here. To load TLS takes
+// as long as half of Node's own boot, so it is left where no address is for it.
+if (process.env.CLOISTER_EGRESS_TLS !== 'off') {
+  const tls = process.getBuiltinModule('node:tls');
+  const { connect } = tls;
+  tls.connect = (/** @type {any[]} */ ...values) => {
+    const { options, callback } = normalize(values);
+    const { name } = addressOf(options);
+    const path = options.socket || options.path || !open.has(name) ? options.path : `${directory}/${name}`;
+    return Reflect.apply(connect, tls, [{ ...options, path }, callback]);
+  };
+}
 
 syncBuiltinESMExports();

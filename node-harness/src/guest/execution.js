@@ -13,6 +13,40 @@ import { makeTimers } from './timers.js';
 const READ_ONLY = ['__agentId', '__env'];
 
 /**
+ * Defines what a program finds as properties of its own global object. To assign them is many times as fast, and
+ * the same where there is nothing of that name yet.
+ *
+ * @param {Record<string, unknown>} globalThis @param {Record<string, unknown>} values
+ */
+const give = (globalThis, values) => {
+  for (const name of Object.keys(values)) {
+    const value = values[name];
+    const own = !READ_ONLY.includes(name);
+    if (own && !(name in globalThis)) {
+      globalThis[name] = value;
+    } else {
+      Object.defineProperty(globalThis, name, { value, writable: own, enumerable: true, configurable: own });
+    }
+  }
+};
+
+/**
+ * Defines what takes a while to make and what few programs look for; it is an ordinary property from then on.
+ *
+ * @param {Record<string, unknown>} globalThis @param {string} name @param {() => unknown} make
+ */
+const giveLater = (globalThis, name, make) => {
+  /** @param {unknown} value */
+  const define = (value) =>
+    Object.defineProperty(globalThis, name, { value, writable: true, enumerable: true, configurable: true });
+  const get = () => {
+    define(make());
+    return globalThis[name];
+  };
+  Object.defineProperty(globalThis, name, { get, set: define, enumerable: true, configurable: true });
+};
+
+/**
  * @param {{
  *   channel: { send: (json: string) => void, ask: (json: string, isAnswer: (message: any) => boolean) => any },
  *   makePrinter: (write: (text: string) => void) => Console,
@@ -47,7 +81,9 @@ export const makeExecution = ({ channel, makePrinter }, compartment, request) =>
   const sendLog = ({ level, text, truncated = false }) =>
     void (ended || send('log', `"level":"${level}","text":${JSON.stringify(text)},"truncated":${truncated}`));
 
-  const console = makeConsole({ send: sendLog, makePrinter }, budgets);
+  /** @type {ReturnType<typeof makeConsole> | undefined} */
+  let console;
+  const takeConsole = () => (console ??= makeConsole({ send: sendLog, makePrinter }, budgets));
   /** @param {any} answer @param {number} callId */
   const isAnswer = (answer, callId) => {
     const { return: returned, throw: threw } = answer;
@@ -64,10 +100,8 @@ export const makeExecution = ({ channel, makePrinter }, compartment, request) =>
   const timers = makeTimers(fail);
 
   const run = async () => {
-    for (const [name, value] of Object.entries({ ...timers.globals, ...endowments.globals, console, input, ...context })) {
-      const own = !READ_ONLY.includes(name);
-      Object.defineProperty(compartment.globalThis, name, { value, writable: own, enumerable: true, configurable: own });
-    }
+    giveLater(compartment.globalThis, 'console', takeConsole);
+    give(compartment.globalThis, { ...timers.globals, ...endowments.globals, input, ...context });
     const program = compartment.evaluate(`${source}\n//# sourceURL=${SOURCE_NAME}`);
     const value = await (entry === 'call' ? program() : program);
     settle('completed', `"resultType":"${typeOf(value)}","value":${toJson(value, 'result', budgets.resultBytesMax)}`);
@@ -100,9 +134,9 @@ export const makeExecution = ({ channel, makePrinter }, compartment, request) =>
     /** @param {unknown} reason */
     unhandledRejection: (reason) => {
       try {
-        console.error('Unhandled rejection:', reason);
+        takeConsole().error('Unhandled rejection:', reason);
       } catch {
-        console.error('Unhandled rejection of a value that cannot be shown');
+        takeConsole().error('Unhandled rejection of a value that cannot be shown');
       }
     },
   };

@@ -21,10 +21,11 @@ const { send, sendText } = makeFrames(openProtocol(), (/** @type {import('../sha
 const environment = makeEnvironment({ importFile, send, sendText });
 
 for (const level of /** @type {const} */ (['debug', 'info', 'log', 'warn', 'error'])) {
-  const printer = makePrinter((text) => {
-    send({ log: { level, text: text.slice(0, LOG_CHARS_MAX).trimEnd().toWellFormed() } });
-  });
-  console[level] = printer[level];
+  /** @type {Console | undefined} */
+  let printer;
+  /** @param {string} text */
+  const record = (text) => send({ log: { level, text: text.slice(0, LOG_CHARS_MAX).trimEnd().toWellFormed() } });
+  console[level] = (/** @type {unknown[]} */ ...values) => (printer ??= makePrinter(record))[level](...values);
 }
 onUnhandledRejection((reason) => console.error('Unhandled rejection:', reason));
 send({ ready: {} });

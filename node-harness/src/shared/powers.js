@@ -8,7 +8,6 @@ import { readSync, writeSync } from 'node:fs';
 import net from 'node:net';
 import { createRequire } from 'node:module';
 import { types } from 'node:util';
-import { startupSnapshot } from 'node:v8';
 
 export { types };
 
@@ -93,4 +92,8 @@ export const forkGuests = (library) => {
  *
  * @param {(argument: string) => void} start
  */
-export const startFromSnapshot = (start) => startupSnapshot.setDeserializeMainFunction(() => start(process.argv[1]));
+export const startFromSnapshot = (start) => {
+  // Loaded here, so that a host does not load it for nothing.
+  const { startupSnapshot } = process.getBuiltinModule('node:v8');
+  startupSnapshot.setDeserializeMainFunction(() => start(process.argv[1]));
+};

@@ -117,6 +117,11 @@ impl Target {
     }
 }
 
+/// Whether clients of a backend may speak TLS: its URL does not say that they do not.
+pub fn may_speak_tls(url: &str) -> bool {
+    !Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "ws"))
+}
+
 /// In schemes that the URL standard does not know, a host is a text as it was written.
 fn canonical(host: Host<String>) -> Host<String> {
     match host {
@@ -181,6 +186,18 @@ fn embedded(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_urls_that_say_so_are_without_tls() {
+        for plain in ["http://a.example", "ws://a.example/socket"] {
+            assert!(!may_speak_tls(plain), "{plain}");
+        }
+        for other in
+            ["https://a.example", "wss://a.example", "postgres://a.example/sales", "redis://a.example", "a"]
+        {
+            assert!(may_speak_tls(other), "{other}");
+        }
+    }
 
     #[test]
     fn a_target_is_the_host_and_the_port_of_a_url() {

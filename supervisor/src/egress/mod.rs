@@ -32,7 +32,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use activity::Activity;
 pub use activity::{EgressEvent, EgressState};
 use address::ResolveError;
-pub use address::{Target, TargetError};
+pub use address::{Target, TargetError, may_speak_tls};
 
 use crate::config::limits;
 
