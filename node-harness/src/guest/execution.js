@@ -120,8 +120,16 @@ export const makeExecution = ({ channel, makePrinter }, compartment, request) =>
       }
     },
     hasEnded: () => ended,
-    /** Says that nothing of the program is left. */
-    sendIdle: () => send('idle'),
+    /**
+     * Empties the global object and says that nothing of the program is left. SES holds every Compartment in a
+     * WeakMap whose values V8 keeps until it walks its whole heap, and all that the program had would stay with it.
+     */
+    sendIdle: () => {
+      for (const name of Object.keys(compartment.globalThis)) {
+        Reflect.deleteProperty(compartment.globalThis, name);
+      }
+      send('idle');
+    },
     /** Runs a timer whose time has come; false when there is none. */
     runTimer: timers.runNext,
     /** Asks to be woken, if a timer is to end sooner than the supervisor knows. */
