@@ -325,7 +325,10 @@ fn a_host_inherits_nothing_of_the_operator_s_environment() {
     let supervisor = Supervisor::start();
     supervisor.provision();
     let found = supervisor.result("return await Environment()");
-    assert_eq!(found["variables"], json!(["CLOISTER_EGRESS", "OPENSSL_CONF", "UV_THREADPOOL_SIZE"]));
+    assert_eq!(
+        found["variables"],
+        json!(["CLOISTER_EGRESS", "CLOISTER_EGRESS_TLS", "OPENSSL_CONF", "UV_THREADPOOL_SIZE"])
+    );
     assert_eq!(found["cwd"], "/environment");
 }
 

@@ -1,6 +1,6 @@
 //! Calls for whose values a program blocks.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::run;
 use crate::support::{Supervisor, wait_for};
@@ -59,15 +59,13 @@ fn a_blocking_call_obeys_deadline_cancellation_and_budgets() {
         assert_eq!(execution["errorDetails"]["code"], expected, "{code}: {execution}");
     }
     let waiting = supervisor.begin("gone", "Wait.sync({ ms: 60000 })");
-    let record = |status: &'static str| {
-        wait_for("the record of the one that goes away", || {
-            let is_it = |row: &Value| row["agent"] == "gone" && row["status"] == status;
-            supervisor.records().into_iter().find(is_it)
-        })
-    };
-    record("running");
+    wait_for("the program to begin", || {
+        supervisor.running().into_iter().find(|begun| begun["agent"] == "gone")
+    });
     drop(waiting);
-    record("cancelled");
+    let record =
+        wait_for("its record", || supervisor.records().into_iter().find(|row| row["agent"] == "gone"));
+    assert_eq!(record["status"], "cancelled");
     assert_eq!(supervisor.result("return Echo.sync(7)"), 7);
 }
 

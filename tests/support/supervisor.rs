@@ -330,6 +330,17 @@ impl Supervisor {
         rows.map(|row| Value::Object(row.unwrap())).collect()
     }
 
+    /// The executions that have begun and have no row yet, as the files beside the database tell.
+    pub fn running(&self) -> Vec<Value> {
+        let files = std::fs::read_dir(self.data().join("begun")).unwrap();
+        let lines: String =
+            files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+        // A line may be half written at this moment.
+        let begun = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let records = self.records();
+        begun.filter(|begun| records.iter().all(|record| record["id"] != begun["id"])).collect()
+    }
+
     /// What hosts did after their executions: the execution's id, and the events.
     pub fn egress_after(&self) -> Vec<(String, Value)> {
         let path = self.data().join("cloister.db");

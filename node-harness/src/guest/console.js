@@ -5,27 +5,6 @@
  */
 import { frozen } from './frozen.js';
 
-/** The level of what each method prints. */
-const LEVELS = /** @type {const} */ ({
-  log: 'log',
-  info: 'info',
-  warn: 'warn',
-  error: 'error',
-  debug: 'debug',
-  trace: 'debug',
-  dirxml: 'log',
-  table: 'log',
-  assert: 'error',
-  group: 'log',
-  groupCollapsed: 'log',
-  groupEnd: 'log',
-  count: 'log',
-  countReset: 'log',
-  time: 'log',
-  timeLog: 'log',
-  timeEnd: 'log',
-});
-
 /** What a program may choose for `dir`; anything else could have its own code called by the formatting. */
 const DIR_OPTIONS = ['depth', 'showHidden', 'compact', 'breakLength', 'sorted'];
 
@@ -64,27 +43,42 @@ export const makeConsole = ({ send, makePrinter }, { logEntriesMax, logCharsMax 
   /** @type {string} */
   let level = 'log';
 
-  /** Prints, unless nothing more is kept. @param {string} wanted @param {(printer: any) => void} act */
-  const print = (wanted, act) => {
+  /** Prints, unless nothing more is kept. @param {string} wanted @param {string} method @param {unknown[]} values */
+  const print = (wanted, method, values) => {
     if (entries <= logEntriesMax) {
       // Formatting `%s` may call the program's own `toString`, which may print as well.
       const outer = level;
       level = wanted;
       printer ??= makePrinter((text) => record(level, text.replace(/\n$/, '').toWellFormed()));
       try {
-        act(printer);
+        /** @type {any} */ (printer)[method](...values);
       } finally {
         level = outer;
       }
     }
   };
 
+  // Written out, because an object that V8 knows beforehand is made twenty times as fast.
   /** @type {Record<string, (...values: any[]) => void>} */
   const console = {
-    dir: (value, options) => print('log', (printer) => printer.dir(value, plainOptions(options))),
+    log: (...values) => print('log', 'log', values),
+    info: (...values) => print('info', 'info', values),
+    warn: (...values) => print('warn', 'warn', values),
+    error: (...values) => print('error', 'error', values),
+    debug: (...values) => print('debug', 'debug', values),
+    trace: (...values) => print('debug', 'trace', values),
+    dir: (value, options) => print('log', 'dir', [value, plainOptions(options)]),
+    dirxml: (...values) => print('log', 'dirxml', values),
+    table: (...values) => print('log', 'table', values),
+    assert: (...values) => print('error', 'assert', values),
+    group: (...values) => print('log', 'group', values),
+    groupCollapsed: (...values) => print('log', 'groupCollapsed', values),
+    groupEnd: (...values) => print('log', 'groupEnd', values),
+    count: (...values) => print('log', 'count', values),
+    countReset: (...values) => print('log', 'countReset', values),
+    time: (...values) => print('log', 'time', values),
+    timeLog: (...values) => print('log', 'timeLog', values),
+    timeEnd: (...values) => print('log', 'timeEnd', values),
   };
-  for (const [name, level] of Object.entries(LEVELS)) {
-    console[name] = (...values) => print(level, (printer) => printer[name](...values));
-  }
   return frozen(console);
 };

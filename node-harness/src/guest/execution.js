@@ -31,22 +31,6 @@ const give = (globalThis, values) => {
 };
 
 /**
- * Defines what takes a while to make and what few programs look for; it is an ordinary property from then on.
- *
- * @param {Record<string, unknown>} globalThis @param {string} name @param {() => unknown} make
- */
-const giveLater = (globalThis, name, make) => {
-  /** @param {unknown} value */
-  const define = (value) =>
-    Object.defineProperty(globalThis, name, { value, writable: true, enumerable: true, configurable: true });
-  const get = () => {
-    define(make());
-    return globalThis[name];
-  };
-  Object.defineProperty(globalThis, name, { get, set: define, enumerable: true, configurable: true });
-};
-
-/**
  * @param {{
  *   channel: { send: (json: string) => void, ask: (json: string, isAnswer: (message: any) => boolean) => any },
  *   makePrinter: (write: (text: string) => void) => Console,
@@ -81,9 +65,7 @@ export const makeExecution = ({ channel, makePrinter }, compartment, request) =>
   const sendLog = ({ level, text, truncated = false }) =>
     void (ended || send('log', `"level":"${level}","text":${JSON.stringify(text)},"truncated":${truncated}`));
 
-  /** @type {ReturnType<typeof makeConsole> | undefined} */
-  let console;
-  const takeConsole = () => (console ??= makeConsole({ send: sendLog, makePrinter }, budgets));
+  const console = makeConsole({ send: sendLog, makePrinter }, budgets);
   /** @param {any} answer @param {number} callId */
   const isAnswer = (answer, callId) => {
     const { return: returned, throw: threw } = answer;
@@ -100,8 +82,7 @@ export const makeExecution = ({ channel, makePrinter }, compartment, request) =>
   const timers = makeTimers(fail);
 
   const run = async () => {
-    giveLater(compartment.globalThis, 'console', takeConsole);
-    give(compartment.globalThis, { ...timers.globals, ...endowments.globals, input, ...context });
+    give(compartment.globalThis, { ...timers.globals, ...endowments.globals, console, input, ...context });
     const program = compartment.evaluate(`${source}\n//# sourceURL=${SOURCE_NAME}`);
     const value = await (entry === 'call' ? program() : program);
     settle('completed', `"resultType":"${typeOf(value)}","value":${toJson(value, 'result', budgets.resultBytesMax)}`);
@@ -125,7 +106,7 @@ export const makeExecution = ({ channel, makePrinter }, compartment, request) =>
      * WeakMap whose values V8 keeps until it walks its whole heap, and all that the program had would stay with it.
      */
     sendIdle: () => {
-      for (const name of Object.keys(compartment.globalThis)) {
+      for (const name of Reflect.ownKeys(compartment.globalThis)) {
         Reflect.deleteProperty(compartment.globalThis, name);
       }
       send('idle');
@@ -142,9 +123,9 @@ export const makeExecution = ({ channel, makePrinter }, compartment, request) =>
     /** @param {unknown} reason */
     unhandledRejection: (reason) => {
       try {
-        takeConsole().error('Unhandled rejection:', reason);
+        console.error('Unhandled rejection:', reason);
       } catch {
-        takeConsole().error('Unhandled rejection of a value that cannot be shown');
+        console.error('Unhandled rejection of a value that cannot be shown');
       }
     },
   };

@@ -16,17 +16,31 @@ const NodeConsole = Console;
 
 /** The descriptor of the protocol socket; jail-exec puts it there. */
 const PROTOCOL_FD = 3;
+const PROTOCOL_ROOM_BYTES = 64 * 1024;
 
 /** Opens the protocol socket as a stream. When the supervisor closes it, the process ends. */
 export const openProtocol = () => {
-  const socket = new net.Socket({ fd: PROTOCOL_FD, readable: true, writable: true });
+  /** @type {(chunk: Buffer) => void} */
+  let receive = () => {};
+  // One buffer for all that comes is much less work than a stream of new ones.
+  const onread = {
+    buffer: Buffer.allocUnsafeSlow(PROTOCOL_ROOM_BYTES),
+    callback: (/** @type {number} */ length, /** @type {Uint8Array} */ buffer) => {
+      receive(Buffer.from(buffer.subarray(0, length)));
+      return true;
+    },
+  };
+  const socket = new net.Socket({ fd: PROTOCOL_FD, readable: true, writable: true, onread });
   socket.on('error', () => process.exit(1));
   socket.on('close', () => process.exit(0));
   return Object.freeze({
     /** @param {Buffer} bytes */
     write: (bytes) => void socket.write(bytes),
     /** @param {(chunk: Buffer) => void} listener */
-    onData: (listener) => void socket.on('data', listener),
+    onData: (listener) => {
+      receive = listener;
+      socket.resume();
+    },
   });
 };
 
