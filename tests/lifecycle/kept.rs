@@ -63,7 +63,7 @@ fn an_environment_that_loads_slowly_does_not_hold_up_the_others() {
 
 #[test]
 fn what_is_kept_is_bounded_by_its_memory_and_the_latest_stays() {
-    let supervisor = Supervisor::with_settings("[execution]\nidle_megabytes_max = 60\nspare_guests = 1\n");
+    let supervisor = Supervisor::with_settings("[execution]\nidle_megabytes_max = 50\nspare_guests = 1\n");
     supervisor.provision();
     let agents: Vec<String> = (0..8).map(|number| format!("agent-{number}")).collect();
     for agent in &agents {
@@ -73,6 +73,21 @@ fn what_is_kept_is_bounded_by_its_memory_and_the_latest_stays() {
     assert_eq!(host_of("agent-7"), host_of("agent-7"), "the latest host stays");
     wait_for("processes to retire", || (of_kind(&supervisor, "host").len() <= 5).then_some(()));
     assert_eq!(supervisor.execute_for("agent-0", "return await Echo(2)")["result"], 2);
+}
+
+#[test]
+fn what_is_kept_and_what_is_spare_is_as_many_as_the_operator_says() {
+    let settings = "[execution]\nidle_processes_max = 4\nspare_guests = 3\nspare_hosts = 1\n";
+    let supervisor = Supervisor::with_settings(settings);
+    supervisor.provision();
+    for agent in 0..6 {
+        assert_eq!(supervisor.execute_for(&format!("agent-{agent}"), "return await Echo(1)")["result"], 1);
+    }
+    // Two of each kind stay of twelve that were used, beside the spares.
+    let counts = || (of_kind(&supervisor, "guest").len(), of_kind(&supervisor, "host").len());
+    wait_for("the others to retire", || (counts() == (2 + 3, 2 + 1)).then_some(()));
+    let pid = |agent: &str| supervisor.execute_for(agent, "return await Who()")["result"]["pid"].clone();
+    assert_eq!(pid("agent-5"), pid("agent-5"), "the latest stay");
 }
 
 #[test]
