@@ -84,6 +84,11 @@ impl Begun {
         Ok(())
     }
 
+    /// How many executions have not ended.
+    pub fn count(&self) -> usize {
+        self.file_of.len()
+    }
+
     /// The execution stands in the database as a whole.
     pub fn end(&mut self, id: &str) {
         let Some(number) = self.file_of.remove(id) else { return };

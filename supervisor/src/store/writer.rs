@@ -14,6 +14,10 @@ use super::{ExecutionStartRow, Reply, Request, StoreError, Write, rows};
 
 /// Writes that share a transaction.
 const BATCH_MAX: usize = 128;
+/// With at least so many other executions under way, a commit waits this long for one of them, so that both share
+/// a sync (as `commit_siblings` and `commit_delay` of PostgreSQL do).
+const COMPANIONS_MIN: usize = 3;
+const COMPANY_TIME: Duration = Duration::from_micros(400);
 /// How long another program (a backup) may hold the database.
 const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -73,28 +77,38 @@ impl Batch {
     /// Waits for something, and takes what there is; nothing, when every `Store` is dropped.
     fn next(queue: &mut mpsc::Receiver<Request>) -> Option<Batch> {
         let mut batch = Batch::default();
-        let mut next = Some(queue.blocking_recv()?);
-        while let Some(request) = next {
-            match request {
-                Request::Begin { row, reply } => batch.begun.push((row, reply)),
-                Request::Write { write, reply } => batch.writes.push((write, reply)),
-                Request::Sync => batch.sync = true,
-                Request::Close { reply } => {
-                    batch.close = Some(reply);
-                    break;
-                }
-            }
-            let room = batch.begun.len() + batch.writes.len() < BATCH_MAX;
-            next = if room { queue.try_recv().ok() } else { None };
-        }
+        batch.add(queue.blocking_recv()?);
+        batch.add_waiting(queue);
         Some(batch)
+    }
+
+    fn add_waiting(&mut self, queue: &mut mpsc::Receiver<Request>) {
+        while self.close.is_none() && self.begun.len() + self.writes.len() < BATCH_MAX {
+            let Ok(request) = queue.try_recv() else { return };
+            self.add(request);
+        }
+    }
+
+    fn add(&mut self, request: Request) {
+        match request {
+            Request::Begin { row, reply } => self.begun.push((row, reply)),
+            Request::Write { write, reply } => self.writes.push((write, reply)),
+            Request::Sync => self.sync = true,
+            Request::Close { reply } => self.close = Some(reply),
+        }
     }
 }
 
 impl Writer {
     /// Serves until it is told to close, or every `Store` is dropped.
     pub fn run(mut self, mut queue: mpsc::Receiver<Request>) {
-        while let Some(Batch { begun, writes, sync, close }) = Batch::next(&mut queue) {
+        while let Some(mut batch) = Batch::next(&mut queue) {
+            self.begin(std::mem::take(&mut batch.begun));
+            if self.expects_company(&batch) {
+                std::thread::sleep(COMPANY_TIME);
+                batch.add_waiting(&mut queue);
+            }
+            let Batch { begun, writes, sync, close } = batch;
             self.begin(begun);
             self.commit_batch(writes);
             if sync && let Err(error) = self.begun.sync() {
@@ -109,6 +123,11 @@ impl Writer {
                 return;
             }
         }
+    }
+
+    fn expects_company(&self, batch: &Batch) -> bool {
+        let others = self.begun.count().saturating_sub(batch.writes.len());
+        !batch.writes.is_empty() && batch.close.is_none() && others >= COMPANIONS_MIN
     }
 
     fn begin(&mut self, batch: Vec<(Arc<ExecutionStartRow>, Reply)>) {
