@@ -219,6 +219,7 @@ impl Daemon {
     pub async fn shut_down(&self) {
         let drain_max = self.settings.capacity.drain_max;
         self.tasks.begin_shutdown();
+        self.executor.audit.sync();
         self.pool.close();
         self.executor.analysis.close().await;
         if tokio::time::timeout(drain_max, self.tasks.ended()).await.is_err() {
@@ -243,9 +244,9 @@ impl Daemon {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
+                    self.executor.audit.sync();
                     self.pool.keep_house(&self.provisioner.catalogue.list());
                     self.provisioner.collect_builds().await;
-                    self.executor.audit.sync();
                 }
                 () = self.tasks.shutting_down() => return,
             }

@@ -106,6 +106,10 @@ fn tls_is_loaded_where_an_address_may_speak_it() {
         async function Initialize(agentId, backends) {}
         async function Deinitialize() {}
         /** @endowment */
+        async function Speak(params = {}) {
+            return new Promise((done) => require('node:tls').connect(9, '127.0.0.1').on('error', (error) => done(error.message)));
+        }
+        /** @endowment */
         async function HasTls(params = {}) { return process.moduleLoadList.includes('NativeModule tls'); }
     "#;
     let supervisor = Supervisor::start();
@@ -125,6 +129,9 @@ fn tls_is_loaded_where_an_address_may_speak_it() {
         let body = json!({ "environmentName": name, "userAgentId": "a", "code": "return await HasTls()" });
         assert_eq!(supervisor.post("/api/execute", &body).body["result"], expected, "{name}");
     }
+    let body = json!({ "environmentName": "plain", "userAgentId": "a", "code": "return await Speak()" });
+    let told = supervisor.post("/api/execute", &body).body;
+    assert!(told["result"].as_str().is_some_and(|message| message.contains("speaks no TLS")), "{told}");
 }
 
 /// Names that a resolver could be made to give, whatever the address is.

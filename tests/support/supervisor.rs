@@ -333,8 +333,9 @@ impl Supervisor {
     /// The executions that have begun and have no row yet, as the files beside the database tell.
     pub fn running(&self) -> Vec<Value> {
         let files = std::fs::read_dir(self.data().join("begun")).unwrap();
+        // A file whose executions have all ended may go at this moment.
         let lines: String =
-            files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+            files.filter_map(|file| std::fs::read_to_string(file.unwrap().path()).ok()).collect();
         // A line may be half written at this moment.
         let begun = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let records = self.records();

@@ -10,6 +10,8 @@ import net from 'node:net';
 
 const directory = process.env.CLOISTER_EGRESS ?? '/egress';
 const open = new Set(readdirSync(directory));
+/** No backend's URL allows TLS. */
+const withoutTls = process.env.CLOISTER_EGRESS_TLS === 'off';
 const { connect: connectSocket } = net.Socket.prototype;
 
 /** The call forms of `net.Socket.connect` and `tls.connect`. @param {any[]} values */
@@ -51,6 +53,12 @@ function connectThroughEgress(...values) {
     return Reflect.apply(connectSocket, this, [options, callback]);
   }
   const { host, name } = addressOf(options);
+  if (open.has(name) && withoutTls && 'encrypted' in this) {
+    const message = `connect EPROTO ${name}: this address speaks no TLS, as its URL in backendUrls says (http: or ws:)`;
+    const error = Object.assign(new Error(message), { code: 'EPROTO', syscall: 'connect', address: host, port: options.port });
+    process.nextTick(() => this.destroy(error));
+    return this;
+  }
   if (open.has(name)) {
     return Reflect.apply(connectSocket, this, [{ ...options, path: `${directory}/${name}` }, callback]);
   }
@@ -64,7 +72,7 @@ net.Socket.prototype.connect = connectThroughEgress;
 
 // A TLS socket decides when it is made whether it is a pipe, so it has to be told the path here. To load TLS takes
 // as long as half of Node's own boot, so it is left where no address is for it.
-if (process.env.CLOISTER_EGRESS_TLS !== 'off') {
+if (!withoutTls) {
   const tls = process.getBuiltinModule('node:tls');
   const { connect } = tls;
   tls.connect = (/** @type {any[]} */ ...values) => {

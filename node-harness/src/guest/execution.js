@@ -104,6 +104,7 @@ export const makeExecution = ({ channel, makePrinter }, compartment, request) =>
     /**
      * Empties the global object and says that nothing of the program is left. SES holds every Compartment in a
      * WeakMap whose values V8 keeps until it walks its whole heap, and all that the program had would stay with it.
+     * What a program has frozen does; a guest that grows is replaced.
      */
     sendIdle: () => {
       for (const name of Reflect.ownKeys(compartment.globalThis)) {

@@ -31,6 +31,8 @@ struct Open {
     file: File,
     bytes: usize,
     synced: bool,
+    /// Whether its name is on the disk as well.
+    found: bool,
 }
 
 impl Begun {
@@ -41,8 +43,8 @@ impl Begun {
             _ => {}
         }
         let mut left = Vec::new();
-        for entry in std::fs::read_dir(folder)? {
-            left.extend(read(&entry?.path())?);
+        for path in files(folder)? {
+            left.extend(read(&path)?);
         }
         let (left_in, file_of) = (HashMap::new(), HashMap::new());
         Ok((Begun { folder: folder.to_owned(), current: None, last: 0, left: left_in, file_of }, left))
@@ -50,10 +52,7 @@ impl Begun {
 
     /// Forgets what `open` gave, which stands in the database by now.
     pub fn clear(&self) -> io::Result<()> {
-        for entry in std::fs::read_dir(&self.folder)? {
-            std::fs::remove_file(entry?.path())?;
-        }
-        Ok(())
+        files(&self.folder)?.iter().try_for_each(std::fs::remove_file)
     }
 
     /// Writes a line for each. They survive the end of this process, and the loss of power once `sync` was called.
@@ -66,14 +65,17 @@ impl Begun {
         let mut open = match self.current.take() {
             Some(open) if open.bytes < FILE_BYTES_MAX => open,
             full => {
-                self.remove_ended(full.map(|full| full.number));
+                if let Some(mut full) = full {
+                    full.sync(&self.folder)?;
+                    self.remove_ended(full.number);
+                }
                 self.create()?
             }
         };
         let number = open.number;
         if let Err(error) = open.file.write_all(&lines) {
             // It may end with half a line, so nothing is written behind that.
-            self.remove_ended(Some(number));
+            self.remove_ended(number);
             return Err(error);
         }
         open.bytes += lines.len();
@@ -84,9 +86,14 @@ impl Begun {
         Ok(())
     }
 
-    /// How many executions have not ended.
+    /// How many executions are under way.
     pub fn count(&self) -> usize {
         self.file_of.len()
+    }
+
+    /// The execution has ended and could not be recorded, so its line stays for the next supervisor.
+    pub fn give_up(&mut self, id: &str) {
+        self.file_of.remove(id);
     }
 
     /// The execution stands in the database as a whole.
@@ -96,32 +103,29 @@ impl Begun {
             *left -= 1;
         }
         if self.current.as_ref().is_none_or(|open| open.number != number) {
-            self.remove_ended(Some(number));
+            self.remove_ended(number);
         }
     }
 
-    /// Brings the lines to the disk, if there are new ones.
-    pub fn sync(&mut self) -> io::Result<()> {
-        match &mut self.current {
-            Some(open) if !open.synced => {
-                open.file.sync_data()?;
-                open.synced = true;
-                Ok(())
-            }
-            _ => Ok(()),
+    /// Brings the lines to the disk, or removes them if all of their executions have ended.
+    pub fn settle(&mut self) -> io::Result<()> {
+        let Some(open) = self.current.take() else { return Ok(()) };
+        if self.left.get(&open.number) == Some(&0) {
+            self.remove_ended(open.number);
+            return Ok(());
         }
+        self.current.insert(open).sync(&self.folder)
     }
 
     fn create(&mut self) -> io::Result<Open> {
         self.last += 1;
         let number = self.last;
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(self.path(number))?;
-        Ok(Open { number, file, bytes: 0, synced: true })
+        Ok(Open { number, file, bytes: 0, synced: true, found: false })
     }
 
     /// Removes a file that is not written to any more, once all its executions have ended.
-    fn remove_ended(&mut self, number: Option<u64>) {
-        let Some(number) = number else { return };
+    fn remove_ended(&mut self, number: u64) {
         if self.left.get(&number).is_none_or(|left| *left == 0) {
             self.left.remove(&number);
             if let Err(error) = std::fs::remove_file(self.path(number)) {
@@ -135,9 +139,37 @@ impl Begun {
     }
 }
 
+impl Open {
+    fn sync(&mut self, folder: &Path) -> io::Result<()> {
+        if !self.synced {
+            self.file.sync_data()?;
+            self.synced = true;
+        }
+        if !self.found {
+            File::open(folder)?.sync_all()?;
+            self.found = true;
+        }
+        Ok(())
+    }
+}
+
+/// The files that are ours.
+fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let number = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+        if number.is_some() && path.extension() == Some("jsonl".as_ref()) {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
 /// The lines of a file. One that was cut off while it was written was never acknowledged.
 fn read(path: &Path) -> io::Result<Vec<ExecutionStartRow>> {
-    let bytes = std::fs::read(path)?;
+    let bytes = std::fs::read(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let rows: Vec<_> = lines.map(serde_json::from_slice::<ExecutionStartRow>).collect();
     let unreadable = rows.iter().filter(|row| row.is_err()).count();
@@ -162,7 +194,7 @@ mod tests {
         ids
     }
 
-    fn files(folder: &Path) -> usize {
+    fn count_files(folder: &Path) -> usize {
         std::fs::read_dir(folder).unwrap().count()
     }
 
@@ -173,7 +205,7 @@ mod tests {
         assert!(none.is_empty());
         begun.begin(&[&row("a", "return 1\n"), &row("b", "")]).unwrap();
         begun.begin(&[&row("c", "ü")]).unwrap();
-        begun.sync().unwrap();
+        begun.settle().unwrap();
         assert_eq!(left(folder.path()), ["a", "b", "c"]);
         let (begun, found) = Begun::open(folder.path()).unwrap();
         assert_eq!(found[0].code, "return 1\n");
@@ -189,17 +221,38 @@ mod tests {
         for id in ["a", "b", "c"] {
             begun.begin(&[&row(id, &code)]).unwrap();
         }
-        assert_eq!(files(folder.path()), 2, "the third is in a file of its own");
+        assert_eq!(count_files(folder.path()), 2, "the third is in a file of its own");
         begun.end("a");
-        assert_eq!(files(folder.path()), 2);
+        assert_eq!(count_files(folder.path()), 2);
         begun.end("b");
-        assert_eq!(files(folder.path()), 1);
+        assert_eq!(count_files(folder.path()), 1);
         begun.end("c");
         begun.begin(&[&row("d", &code)]).unwrap();
-        assert_eq!((files(folder.path()), left(folder.path())), (1, vec!["c".to_owned(), "d".to_owned()]));
+        assert_eq!(
+            (count_files(folder.path()), left(folder.path())),
+            (1, vec!["c".to_owned(), "d".to_owned()])
+        );
         begun.end("d");
         begun.begin(&[&row("e", "")]).unwrap();
         assert_eq!(left(folder.path()), ["e"], "a file whose executions have all ended goes when it is full");
+    }
+
+    #[test]
+    fn nothing_stays_of_executions_that_have_ended_and_all_of_one_that_could_not_be_recorded() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut begun, _) = Begun::open(folder.path()).unwrap();
+        std::fs::write(folder.path().join("README"), "of somebody else").unwrap();
+        begun.begin(&[&row("a", ""), &row("b", "")]).unwrap();
+        begun.end("a");
+        begun.settle().unwrap();
+        assert_eq!((begun.count(), left(folder.path())), (1, vec!["a".to_owned(), "b".to_owned()]));
+        begun.end("b");
+        begun.settle().unwrap();
+        assert_eq!((begun.count(), count_files(folder.path())), (0, 1), "what is not ours stays");
+        begun.begin(&[&row("c", "")]).unwrap();
+        begun.give_up("c");
+        begun.settle().unwrap();
+        assert_eq!((begun.count(), left(folder.path())), (0, vec!["c".to_owned()]));
     }
 
     #[test]
@@ -223,7 +276,10 @@ mod tests {
         begun.current.as_mut().unwrap().file = full;
         assert!(begun.begin(&[&row("b", "")]).is_err());
         begun.begin(&[&row("c", "")]).unwrap();
-        assert_eq!((files(folder.path()), left(folder.path())), (2, vec!["a".to_owned(), "c".to_owned()]));
+        assert_eq!(
+            (count_files(folder.path()), left(folder.path())),
+            (2, vec!["a".to_owned(), "c".to_owned()])
+        );
         begun.end("a");
         assert_eq!(left(folder.path()), ["c"]);
     }

@@ -80,7 +80,7 @@ impl Store {
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
         std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || Writer { connection, begun }.run(queue))
+            .spawn(move || Writer::new(connection, begun).run(queue))
             .map_err(|error| failed(error.to_string()))?;
         Ok((Store { requests }, contents))
     }
@@ -95,7 +95,7 @@ impl Store {
         self.request(|reply| Request::Begin { row, reply }).await
     }
 
-    /// Brings the notes to the disk, soon. Called regularly; a store that is busy or closed goes without.
+    /// Brings the notes to the disk soon, and removes those that nobody needs. Called regularly; a store that is busy or closed goes without.
     pub fn sync(&self) {
         let _ = self.requests.try_send(Request::Sync);
     }

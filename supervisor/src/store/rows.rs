@@ -125,7 +125,10 @@ pub fn apply(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<(
         Write::RemoveBuild(digest) => {
             execute(transaction, "DELETE FROM builds WHERE digest = ?1", params![digest])
         }
-        Write::Execution(start, end) => save_execution(transaction, start, end).map(drop),
+        Write::Execution(start, end) => match save_execution(transaction, start, end)? {
+            1 => Ok(()),
+            changed => Err(rusqlite::Error::StatementChangedRows(changed)),
+        },
         Write::EgressAfter(row) => execute(
             transaction,
             "INSERT INTO egress_after (execution, events, at) VALUES (?1, ?2, ?3)",

@@ -26,6 +26,9 @@ const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
 /// written over, and 2,000 pages, 8 MB, are soon reached.
 const CHECKPOINT_PAGES: u32 = 2000;
 
+/// `Cloi`, as sqlite.org/pragma.html#pragma_application_id wants it.
+const APPLICATION_ID: i32 = 0x436c_6f69;
+
 mod migrations {
     refinery::embed_migrations!("src/store/migrations");
 }
@@ -60,8 +63,10 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 pub struct Writer {
-    pub connection: Connection,
-    pub begun: Begun,
+    connection: Connection,
+    begun: Begun,
+    /// Whether the last commit failed: nothing begins then before another one succeeds.
+    failing: bool,
 }
 
 /// What waits at the same time.
@@ -100,6 +105,10 @@ impl Batch {
 }
 
 impl Writer {
+    pub fn new(connection: Connection, begun: Begun) -> Writer {
+        Writer { connection, begun, failing: false }
+    }
+
     /// Serves until it is told to close, or every `Store` is dropped.
     pub fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         while let Some(mut batch) = Batch::next(&mut queue) {
@@ -111,7 +120,9 @@ impl Writer {
             let Batch { begun, writes, sync, close } = batch;
             self.begin(begun);
             self.commit_batch(writes);
-            if sync && let Err(error) = self.begun.sync() {
+            if (sync || close.is_some())
+                && let Err(error) = self.begun.settle()
+            {
                 tracing::warn!(%error, "the executions that have begun could not be synced to the disk");
             }
             if let Some(reply) = close {
@@ -135,7 +146,11 @@ impl Writer {
             return;
         }
         let rows: Vec<&ExecutionStartRow> = batch.iter().map(|(row, _)| row.as_ref()).collect();
-        let written = self.begun.begin(&rows).map_err(|error| StoreError::Write(error.to_string()));
+        let possible = if self.failing { self.try_to_write() } else { Ok(()) };
+        let written = possible
+            .map_err(|error| error.to_string())
+            .and_then(|()| self.begun.begin(&rows).map_err(|error| error.to_string()))
+            .map_err(StoreError::Write);
         for (_, reply) in batch {
             // A caller that gave up does not undo its note.
             let _ = reply.send(written.clone());
@@ -150,6 +165,7 @@ impl Writer {
         let together = self.commit(&writes);
         // One write that is refused must not take the others with it. A database that is locked, or a disk
         // that is full, refuses each of them, and trying would take its time each time.
+        self.failing = together.as_ref().is_err_and(|error| !is_of_one_write(error));
         let alone = batch.len() > 1 && together.as_ref().is_err_and(is_of_one_write);
         let together = together.map_err(|error| StoreError::Write(error.to_string()));
         for (write, reply) in batch {
@@ -157,12 +173,23 @@ impl Writer {
                 true => self.commit(&[&write]).map_err(|error| StoreError::Write(error.to_string())),
                 false => together.clone(),
             };
-            if let (Ok(()), Write::Execution(start, _)) = (&result, &write) {
-                self.begun.end(&start.id);
+            match (&result, &write) {
+                (Ok(()), Write::Execution(start, _)) => self.begun.end(&start.id),
+                (Err(_), Write::Execution(start, _)) => self.begun.give_up(&start.id),
+                _ => {}
             }
             // A caller that gave up does not undo its write.
             let _ = reply.send(result);
         }
+    }
+
+    /// Commits a change that means nothing: the mark by which other programs know whose database this is.
+    fn try_to_write(&mut self) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.commit()?;
+        self.failing = false;
+        Ok(())
     }
 
     fn commit(&mut self, writes: &[&Write]) -> rusqlite::Result<()> {
@@ -177,4 +204,29 @@ impl Writer {
 fn is_of_one_write(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error_code();
     matches!(code, Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) | None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_waits_for_company_only_while_others_are_under_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let (connection, begun) = open(&folder.path().join("cloister.db")).unwrap();
+        let mut writer = Writer::new(connection, begun);
+        let mut batch = Batch::default();
+        let (reply, _answer) = tokio::sync::oneshot::channel();
+        batch.add(Request::Write { write: Write::RemoveBuild("d".to_owned()), reply });
+        for under_way in 0..=COMPANIONS_MIN {
+            assert!(!writer.expects_company(&batch), "{under_way} beside its own");
+            let row = ExecutionStartRow { id: under_way.to_string(), ..ExecutionStartRow::default() };
+            writer.begun.begin(&[&row]).unwrap();
+        }
+        assert!(writer.expects_company(&batch));
+        assert!(!writer.expects_company(&Batch::default()), "there is nothing to commit");
+        // One that could not be recorded is not waited for.
+        writer.begun.give_up("0");
+        assert!(!writer.expects_company(&batch));
+    }
 }
