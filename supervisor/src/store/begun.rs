@@ -20,9 +20,9 @@ pub struct Begun {
     /// What is written to; none before the first line, and after a line that failed.
     current: Option<Open>,
     last: u64,
-    /// How many executions of each file have not ended.
+    /// How many executions of each file have no row yet.
     left: HashMap<u64, usize>,
-    /// The file of each such execution.
+    /// The file of each that is under way.
     file_of: HashMap<String, u64>,
 }
 
@@ -55,7 +55,7 @@ impl Begun {
         files(&self.folder)?.iter().try_for_each(std::fs::remove_file)
     }
 
-    /// Writes a line for each. They survive the end of this process, and the loss of power once `sync` was called.
+    /// Writes a line for each. They survive the end of this process, and the loss of power once `settle` was called.
     pub fn begin(&mut self, rows: &[&ExecutionStartRow]) -> io::Result<()> {
         let mut lines = Vec::new();
         for row in rows {

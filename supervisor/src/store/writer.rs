@@ -58,6 +58,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     // What is committed survives a power failure (sqlite.org/pragma.html#pragma_synchronous).
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
     connection.pragma_update(None, "trusted_schema", "OFF")
 }
@@ -163,9 +164,9 @@ impl Writer {
         }
         let writes: Vec<&Write> = batch.iter().map(|(write, _)| write).collect();
         let together = self.commit(&writes);
+        self.failing = together.as_ref().is_err_and(|error| !is_of_one_write(error));
         // One write that is refused must not take the others with it. A database that is locked, or a disk
         // that is full, refuses each of them, and trying would take its time each time.
-        self.failing = together.as_ref().is_err_and(|error| !is_of_one_write(error));
         let alone = batch.len() > 1 && together.as_ref().is_err_and(is_of_one_write);
         let together = together.map_err(|error| StoreError::Write(error.to_string()));
         for (write, reply) in batch {
@@ -183,7 +184,7 @@ impl Writer {
         }
     }
 
-    /// Commits a change that means nothing: the mark by which other programs know whose database this is.
+    /// Commits what stands there already: the mark by which other programs know whose database this is.
     fn try_to_write(&mut self) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
