@@ -101,17 +101,8 @@ export const makeExecution = ({ channel, makePrinter }, compartment, request) =>
       }
     },
     hasEnded: () => ended,
-    /**
-     * Empties the global object and says that nothing of the program is left. SES holds every Compartment in a
-     * WeakMap whose values V8 keeps until it walks its whole heap, and all that the program had would stay with it.
-     * What a program has frozen does; a guest that grows is replaced.
-     */
-    sendIdle: () => {
-      for (const name of Reflect.ownKeys(compartment.globalThis)) {
-        Reflect.deleteProperty(compartment.globalThis, name);
-      }
-      send('idle');
-    },
+    /** Says that nothing of the program is left. */
+    sendIdle: () => send('idle'),
     /** Runs a timer whose time has come; false when there is none. */
     runTimer: timers.runNext,
     /** Asks to be woken, if a timer is to end sooner than the supervisor knows. */
