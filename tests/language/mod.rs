@@ -292,6 +292,20 @@ fn the_analyzer_knows_what_a_guest_has() {
 }
 
 #[test]
+fn functions_are_found_without_being_mentioned() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    for code in [
+        "return (await globalThis['Ec' + 'ho']({ a: 1 })).a",
+        "return (await (0, eval)('Ec' + 'ho')({ a: 1 })).a",
+        "return (await new Function(`return Ec${'ho'}({ a: 1 })`)()).a",
+        "Reflect.get(this, 'Ec' + 'ho')({ a: 1 }).then((echo) => echo.a)",
+    ] {
+        assert_eq!(supervisor.result(code), json!(1), "{code}");
+    }
+}
+
+#[test]
 fn a_program_can_be_examined_without_being_run() {
     let supervisor = Supervisor::start();
     supervisor.provision();

@@ -101,7 +101,7 @@ const hintFor = ({ code, message }) =>
 
 /**
  * @param {unknown} thrown
- * @param {string[]} functions  of the environment
+ * @param {string[]} functions  that the program can use
  * @returns {import('../shared/protocol.js').ErrorDetails}
  */
 export const describeError = (thrown, functions) => {

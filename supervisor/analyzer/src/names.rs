@@ -10,11 +10,21 @@ use oxc_syntax::operator::UnaryOperator;
 use crate::edits::Edits;
 use crate::source::position;
 
-/// The given names that a program uses.
+/// The given names that a program mentions.
 pub fn used(semantic: &Semantic<'_>, submission: &Submission) -> Vec<String> {
     let unresolved = semantic.scoping().root_unresolved_references();
     let is_used = |name: &&str| unresolved.iter().any(|(used, _)| used.as_str() == *name);
     submission.known().filter(is_used).map(str::to_owned).collect()
+}
+
+/// What leads to names that a program does not mention; so does `this` outside of functions.
+const WAYS_TO_NAMES: [&str; 3] = ["globalThis", "eval", "Function"];
+
+/// Whether a program may use names that it does not mention.
+pub fn uses_unmentioned(semantic: &Semantic<'_>) -> bool {
+    let unresolved = semantic.scoping().root_unresolved_references();
+    unresolved.iter().any(|(name, _)| WAYS_TO_NAMES.contains(&name.as_str()))
+        || semantic.nodes().iter().any(|node| matches!(node.kind(), AstKind::ThisExpression(_)))
 }
 
 /// More unknown names help nobody.

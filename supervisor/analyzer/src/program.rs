@@ -151,6 +151,7 @@ fn started(submission: &Submission, text: &str, language: Language) -> Result<Pr
         shifts,
         unknown: names::unknown(text, &built.semantic, submission),
         used: names::used(&built.semantic, submission),
+        uses_unmentioned: names::uses_unmentioned(&built.semantic),
         warnings,
     })
 }
@@ -354,6 +355,27 @@ mod tests {
             found,
             [("GetRats", true, 2, 1), ("d", true, 2, 29), ("e", false, 2, 34), ("h", false, 3, 35)]
         );
+    }
+
+    #[test]
+    fn a_program_that_names_its_functions_uses_no_others() {
+        let all = ["GetRates".to_owned(), "Other".to_owned()];
+        for text in [
+            "return GetRates()",
+            "const o = { globalThis: 1, eval: GetRates }; return o.globalThis + o['eval']",
+            "const f = (globalThis) => globalThis.Other; return f({ Other: GetRates })",
+        ] {
+            assert_eq!(program(&submission(text)).functions_of(&all), ["GetRates"], "{text}");
+        }
+        for text in [
+            "return globalThis['Oth' + 'er']",
+            "return (0, eval)('Other')()",
+            "return new Function('return Other()')()",
+            "const all = () => this; return all()",
+            "typeof this.Other",
+        ] {
+            assert_eq!(program(&submission(text)).functions_of(&all), all, "{text}");
+        }
     }
 
     #[test]

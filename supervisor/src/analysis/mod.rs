@@ -224,6 +224,7 @@ mod tests {
                 shifts: Vec::new(),
                 unknown: Vec::new(),
                 used: Vec::new(),
+                uses_unmentioned: false,
                 warnings: Vec::new(),
             };
             known.insert(Digest::of_text(&number.to_string()), Arc::new(program));

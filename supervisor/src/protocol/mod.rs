@@ -64,7 +64,7 @@ pub enum ToGuest {
         lines_before: u32,
         /// Where columns of the submitted text have moved.
         shifts: Vec<analyzer::Shift>,
-        /// The environment's functions.
+        /// Those of the environment's functions that the program can use.
         functions: Vec<String>,
         input: Box<RawValue>,
         /// Values that are given by their names.
