@@ -1,7 +1,8 @@
--- Posts the body of a file again and again, with a number of its own in the place of NUMBER, and one of 16 in the
--- place of SHARE.
+-- Posts the body of a file again and again, with a number that was never sent before in the place of NUMBER, and one
+-- of 16 in the place of SHARE.
 -- wrk … -s post.lua URL -- FILE EXPECTED
-local body, expected, number, failed = '', '', 0, 0
+-- An earlier run began at least a second before, and sent fewer than a million.
+local body, expected, number, failed = '', '', os.time() * 1000000, 0
 local threads = {}
 
 function setup(thread)
@@ -18,7 +19,7 @@ end
 
 function request()
   number = number + 1
-  return wrk.format(nil, nil, nil, (body:gsub('NUMBER', tostring(number)):gsub('SHARE', tostring(number % 16))))
+  return wrk.format(nil, nil, nil, (body:gsub('NUMBER', string.format('%d', number)):gsub('SHARE', string.format('%d', number % 16))))
 end
 
 function response(status, _, text)

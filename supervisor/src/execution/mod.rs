@@ -134,7 +134,9 @@ impl Executor {
             () = cancel.cancelled() => return Err(ExecutionRefusal::Cancelled),
         };
         let turn = self.pace.turn().await;
-        let ran = turn.during(self.run(&request, &program, cancel, &turn)).await?;
+        // It is large, and would be moved on its way.
+        let run = Box::pin(self.run(&request, &program, cancel, &turn));
+        let ran = turn.during(run).await?;
         let Ran { id, start, started, outcome, guest_left, host_left } = ran;
         let (environment, agent) = (Arc::clone(request.environment()), request.agent().clone());
         // The place among those that run is free when the execution is recorded and nothing of it is left.

@@ -170,7 +170,8 @@ impl Pool {
     /// Takes back a guest that proved idle.
     pub fn give_back_guest(&self, environment: &Arc<Environment>, agent: &AgentId, guest: Guest) {
         let Some(binding) = Binding::of_guest(environment, agent) else { return };
-        let used_up = guest.executions >= limits::EXECUTIONS_PER_PROCESS_MAX || guest.has_grown();
+        let bytes = guest.process.memory_bytes();
+        let used_up = guest.executions >= limits::EXECUTIONS_PER_PROCESS_MAX || guest.has_grown_to(bytes);
         let retired = {
             let mut state = self.state();
             if used_up || environment.is_retired() {
@@ -178,7 +179,6 @@ impl Pool {
             }
             let served = Served::Bound(guest);
             if let Some(Served::Bound(guest)) = serve(|| state.guests.next_of_binding(&binding), served) {
-                let bytes = guest.process.memory_bytes();
                 state.guests.bound.put(binding, guest, bytes, Instant::now());
             }
             state.trim(&self.shared.capacity)
@@ -189,7 +189,8 @@ impl Pool {
     /// Takes back a host with no open call.
     pub fn give_back_host(&self, environment: &Arc<Environment>, agent: &AgentId, host: BoundHost) {
         let binding = Binding::of_host(environment, agent);
-        let used_up = host.executions >= limits::EXECUTIONS_PER_PROCESS_MAX || host.has_grown();
+        let bytes = host.memory_bytes();
+        let used_up = host.executions >= limits::EXECUTIONS_PER_PROCESS_MAX || host.has_grown_to(bytes);
         let kept = KeptHost { host, environment: Arc::clone(environment) };
         let retired = {
             let mut state = self.state();
@@ -198,7 +199,6 @@ impl Pool {
             } else {
                 let served = Served::Bound(kept);
                 if let Some(Served::Bound(kept)) = serve(|| state.hosts.next_of_binding(&binding), served) {
-                    let bytes = kept.host.memory_bytes();
                     state.hosts.bound.put(binding, kept, bytes, Instant::now());
                 }
                 state.trim(&self.shared.capacity)

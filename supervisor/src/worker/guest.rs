@@ -46,9 +46,9 @@ impl Guest {
         !self.process.has_ended() && self.connection.is_quiet()
     }
 
-    /// Whether it holds so much more memory than at its start that it is better replaced.
-    pub fn has_grown(&self) -> bool {
-        self.process.memory_bytes() > self.bytes_max
+    /// Whether so much memory is so much more than at its start that it is better replaced.
+    pub fn has_grown_to(&self, memory_bytes: u64) -> bool {
+        memory_bytes > self.bytes_max
     }
 
     /// Notes what it has used, so that the next program starts without it; nobody waits for a guest at rest.

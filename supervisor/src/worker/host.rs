@@ -151,9 +151,9 @@ impl BoundHost {
         self.link.process.memory_bytes()
     }
 
-    /// Whether it holds so much more memory than before that it is better replaced.
-    pub fn has_grown(&self) -> bool {
-        self.memory_bytes() > self.loaded_bytes + limits::HOST_GROWTH_BYTES_MAX
+    /// Whether so much memory is so much more than before that it is better replaced.
+    pub fn has_grown_to(&self, memory_bytes: u64) -> bool {
+        memory_bytes > self.loaded_bytes + limits::HOST_GROWTH_BYTES_MAX
     }
 
     pub fn is_usable(&self) -> bool {
