@@ -9,6 +9,17 @@ use serde_json::{Value, json};
 use crate::support::{Backend, Supervisor, children, wait_for};
 
 #[test]
+fn what_is_just_small_enough_arrives_whole_however_much_there_is_at_once() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    // More than any socket takes at once, both ways.
+    let code = "const texts = [...'abcdefgh'].map((letter) => letter.repeat(1_000_000));
+        const echoes = await Promise.all(texts.map((text) => Echo({ text })));
+        return echoes.every((echo, place) => echo.text === texts[place])";
+    assert_eq!(supervisor.result(code), json!(true));
+}
+
+#[test]
 fn an_endless_program_ends_within_100_ms_of_its_limit_and_disturbs_nobody() {
     let supervisor = Supervisor::start();
     supervisor.provision();
