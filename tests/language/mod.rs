@@ -300,6 +300,7 @@ fn functions_are_found_without_being_mentioned() {
         "return (await (0, eval)('Ec' + 'ho')({ a: 1 })).a",
         "return (await new Function(`return Ec${'ho'}({ a: 1 })`)()).a",
         "Reflect.get(this, 'Ec' + 'ho')({ a: 1 }).then((echo) => echo.a)",
+        "async function f(echo = Echo({ a: 1 })) { const Echo = await echo; return Echo.a } return f()",
     ] {
         assert_eq!(supervisor.result(code), json!(1), "{code}");
     }

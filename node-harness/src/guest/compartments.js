@@ -38,7 +38,7 @@ export const makeCompartments = (Compartment, globals) => {
     const { safeEvaluate } = makeSafeEvaluator({ globalObject: globalThis });
     safeEvaluate('0');
     setGlobalObjectEvaluators(globalThis, safeEvaluate, () => {});
-    globalThis.globalThis = globalThis;
+    Object.defineProperty(globalThis, 'globalThis', { value: globalThis, writable: true, enumerable: false, configurable: true });
     // To assign is many times as fast as to define, and the same but for walks over the global object.
     for (const [name, value] of shared) {
       globalThis[name] = value;

@@ -130,19 +130,12 @@ pub struct Program {
     pub shifts: Vec<Shift>,
     /// Names that stand for nothing, each once, in the order of the source.
     pub unknown: Vec<UnknownName>,
-    /// Those of the given names that it mentions.
+    /// Those of the given names that it uses.
     pub used: Vec<String>,
-    /// Whether it may use others as well, by its global object or in code that it makes.
-    pub uses_unmentioned: bool,
+    /// The functions that it can use: those that it mentions, or all.
+    pub functions: Vec<String>,
     /// What the program leaves open, and how it was decided.
     pub warnings: Vec<String>,
-}
-
-impl Program {
-    /// Those of the functions that it can use.
-    pub fn functions_of(&self, all: &[String]) -> Vec<String> {
-        all.iter().filter(|name| self.uses_unmentioned || self.used.contains(name)).cloned().collect()
-    }
 }
 
 /// The module system in which an implementation is written.

@@ -1,6 +1,8 @@
 //! The names that a program uses and that stand for nothing: neither declared by it, nor a global of the guest,
 //! nor a function of the environment.
 
+use std::collections::HashSet;
+
 use analyzer::{GLOBALS, Submission, UnknownName};
 use oxc_ast::AstKind;
 use oxc_semantic::{AstNodes, NodeId, Reference, Semantic};
@@ -10,7 +12,7 @@ use oxc_syntax::operator::UnaryOperator;
 use crate::edits::Edits;
 use crate::source::position;
 
-/// The given names that a program mentions.
+/// The given names that a program uses.
 pub fn used(semantic: &Semantic<'_>, submission: &Submission) -> Vec<String> {
     let unresolved = semantic.scoping().root_unresolved_references();
     let is_used = |name: &&str| unresolved.iter().any(|(used, _)| used.as_str() == *name);
@@ -20,11 +22,22 @@ pub fn used(semantic: &Semantic<'_>, submission: &Submission) -> Vec<String> {
 /// What leads to names that a program does not mention; so does `this` outside of functions.
 const WAYS_TO_NAMES: [&str; 3] = ["globalThis", "eval", "Function"];
 
-/// Whether a program may use names that it does not mention.
-pub fn uses_unmentioned(semantic: &Semantic<'_>) -> bool {
-    let unresolved = semantic.scoping().root_unresolved_references();
-    unresolved.iter().any(|(name, _)| WAYS_TO_NAMES.contains(&name.as_str()))
-        || semantic.nodes().iter().any(|node| matches!(node.kind(), AstKind::ThisExpression(_)))
+/// The functions that a program can use. A name counts as mentioned whatever it stands for: a parameter's default is
+/// outside of what the body declares, and this is no place to decide such things.
+pub fn functions(semantic: &Semantic<'_>, submission: &Submission) -> Vec<String> {
+    let mut mentioned = HashSet::new();
+    let mut all = false;
+    for node in semantic.nodes() {
+        match node.kind() {
+            AstKind::IdentifierReference(reference) => {
+                mentioned.insert(reference.name.as_str());
+            }
+            AstKind::ThisExpression(_) => all = true,
+            _ => {}
+        }
+    }
+    all |= WAYS_TO_NAMES.iter().any(|way| mentioned.contains(way));
+    submission.functions.iter().filter(|name| all || mentioned.contains(name.as_str())).cloned().collect()
 }
 
 /// More unknown names help nobody.

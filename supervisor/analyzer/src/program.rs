@@ -151,7 +151,7 @@ fn started(submission: &Submission, text: &str, language: Language) -> Result<Pr
         shifts,
         unknown: names::unknown(text, &built.semantic, submission),
         used: names::used(&built.semantic, submission),
-        uses_unmentioned: names::uses_unmentioned(&built.semantic),
+        functions: names::functions(&built.semantic, submission),
         warnings,
     })
 }
@@ -358,14 +358,17 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_names_its_functions_uses_no_others() {
-        let all = ["GetRates".to_owned(), "Other".to_owned()];
+    fn a_program_that_names_its_functions_gets_no_others() {
+        let functions = |text: &str| {
+            let functions = vec!["GetRates".to_owned(), "Other".to_owned()];
+            program(&Submission { functions, ..submission(text) }).functions
+        };
         for text in [
             "return GetRates()",
             "const o = { globalThis: 1, eval: GetRates }; return o.globalThis + o['eval']",
-            "const f = (globalThis) => globalThis.Other; return f({ Other: GetRates })",
+            "async function f(rates = GetRates()) { const GetRates = await rates; return GetRates.length } return f()",
         ] {
-            assert_eq!(program(&submission(text)).functions_of(&all), ["GetRates"], "{text}");
+            assert_eq!(functions(text), ["GetRates"], "{text}");
         }
         for text in [
             "return globalThis['Oth' + 'er']",
@@ -374,7 +377,7 @@ mod tests {
             "const all = () => this; return all()",
             "typeof this.Other",
         ] {
-            assert_eq!(program(&submission(text)).functions_of(&all), all, "{text}");
+            assert_eq!(functions(text), ["GetRates", "Other"], "{text}");
         }
     }
 

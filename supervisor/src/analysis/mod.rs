@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use analyzer::{Answer, FRAME_BYTES_MAX, Implementation, Program, Request, Shift, Submission, Violation};
+use analyzer::{
+    Answer, FRAME_BYTES_MAX, Implementation, Program, Request, Shift, Submission, UnknownName, Violation,
+};
 use jail::Kind;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -62,7 +64,11 @@ struct Bytes;
 
 impl Weighter<Digest, Arc<Program>> for Bytes {
     fn weight(&self, _: &Digest, program: &Arc<Program>) -> u64 {
-        (PROGRAM_BYTES + program.source.len() + program.shifts.len() * size_of::<Shift>()) as u64
+        let names = program.used.iter().chain(&program.functions).chain(&program.warnings);
+        let texts: usize = names.map(|text| size_of::<String>() + text.len()).sum();
+        let unknown = program.unknown.iter().map(|unknown| size_of::<UnknownName>() + unknown.name.len());
+        let shifts = program.shifts.len() * size_of::<Shift>();
+        (PROGRAM_BYTES + program.source.len() + shifts + texts + unknown.sum::<usize>()) as u64
     }
 }
 
@@ -224,7 +230,7 @@ mod tests {
                 shifts: Vec::new(),
                 unknown: Vec::new(),
                 used: Vec::new(),
-                uses_unmentioned: false,
+                functions: Vec::new(),
                 warnings: Vec::new(),
             };
             known.insert(Digest::of_text(&number.to_string()), Arc::new(program));

@@ -191,7 +191,7 @@ impl Run<'_> {
             entry: program.entry,
             lines_before: program.lines_before,
             shifts: program.shifts.clone(),
-            functions: program.functions_of(&environment.endowments),
+            functions: program.functions.clone(),
             input: self.request.input().to_owned(),
             context: self.request.given(),
             budgets: Budgets {
