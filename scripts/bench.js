@@ -164,7 +164,7 @@ const bareStarts = async () => {
 
 try {
   const data = path.join(folder, 'data');
-  print(`${os.cpus()[0].model}, ${os.cpus().length} cores, Linux ${os.release()}, Node ${process.version}, ${new Date().toISOString().slice(0, 10)}, ${seconds} s per row.`);
+  print(`${os.cpus()[0].model}, ${os.cpus().length} cores, Linux ${os.release()}, Node ${process.version}, ${new Date().toISOString().slice(0, 10)}, ${seconds} s per row after a second per client to warm up.`);
   print('The ratios are of executions per second, to the peers with as many clients.\n');
   print('| one awaited call | clients | per second | p50 ms | p99 ms | to unisolated | to isolated-vm | to workerd | to a Node process |\n|---|---|---|---|---|---|---|---|---|');
   await measurePeers();
