@@ -222,7 +222,7 @@ mod tests {
         let known = known_programs(bytes_max);
         for number in 0..500 {
             let program = Program {
-                source: "x".repeat(10_000),
+                source: "x".repeat(5_000),
                 entry: analyzer::Entry::Script,
                 entry_kind: analyzer::EntryKind::Script,
                 language: Language::JavaScript,
@@ -230,12 +230,13 @@ mod tests {
                 shifts: Vec::new(),
                 unknown: Vec::new(),
                 used: Vec::new(),
-                functions: Vec::new(),
+                functions: vec!["f".repeat(5_000)],
                 warnings: Vec::new(),
             };
             known.insert(Digest::of_text(&number.to_string()), Arc::new(program));
         }
-        assert!(known.weight() <= bytes_max as u64 && known.len() > 5, "{} bytes", known.weight());
+        assert!(known.weight() <= bytes_max as u64, "{} bytes", known.weight());
+        assert!(known.len() > 5 && known.len() * 10_000 <= bytes_max, "{} programs", known.len());
     }
 
     #[test]
