@@ -268,3 +268,46 @@ fn floods_of_hostile_guests_do_not_fill_the_supervisor() {
     const GROWTH_MAX: u64 = 64 * 1024;
     assert!(after.resident_kilobytes < before.resident_kilobytes + GROWTH_MAX, "{before:?} {after:?}");
 }
+
+/// Microseconds that processors may take to wake, as the kernel has it from all who ask; nothing where it
+/// cannot be asked.
+fn wake_latency() -> Option<i32> {
+    let read = std::fs::read("/dev/cpu_dma_latency").ok()?;
+    Some(i32::from_ne_bytes(read.try_into().unwrap()))
+}
+
+#[test]
+fn idle_processors_are_awake_while_programs_exchange_messages_and_no_longer() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    const AWAKE: i32 = 0;
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    let Some(asleep) = wake_latency() else {
+        let told = |line: &String| line.contains("idle processors are not kept awake");
+        assert!(supervisor.log().iter().any(told), "{:?}", supervisor.log());
+        return;
+    };
+    assert_ne!(asleep, AWAKE, "nothing runs, and nobody else on this machine asks");
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| execute(&supervisor, "a", "await Wait({ ms: 2000 }); return 7"));
+        while wake_latency() != Some(AWAKE) {
+            assert!(!waits.is_finished(), "processors never stayed awake");
+        }
+        wait_for("processors that may sleep", || (wake_latency() == Some(asleep)).then_some(()));
+        assert!(!waits.is_finished(), "a program that waits for long keeps nothing awake");
+        assert_eq!(waits.join().unwrap().body["result"], 7);
+    });
+    drop(supervisor);
+    let supervisor = Supervisor::with_settings("[execution]\nkeep_awake = false\n");
+    supervisor.provision();
+    std::thread::scope(|scope| {
+        let busy = scope.spawn(|| {
+            for _ in 0..200 {
+                assert_eq!(execute(&supervisor, "a", "return await Echo(7)").body["result"], 7);
+            }
+        });
+        while !busy.is_finished() {
+            assert_eq!(wake_latency(), Some(asleep), "the operator does not want it");
+        }
+    });
+}

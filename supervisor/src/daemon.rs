@@ -11,6 +11,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::admission::{Admission, Pace};
 use crate::analysis::Analysis;
 use crate::audit::Audit;
+use crate::awake::Awake;
 use crate::config::{Installation, Settings, limits};
 use crate::doctor::{self, Report};
 use crate::environment::{
@@ -56,6 +57,9 @@ pub enum StartError {
 /// Held while a directory is in use; it also says that the directory is ours, whose folders may be
 /// emptied.
 const LOCK_FILE: &str = "cloister.lock";
+
+/// Where the kernel is asked to keep processors awake.
+const LATENCY_DEVICE: &str = "/dev/cpu_dma_latency";
 
 /// Exclusive use of a data directory, for as long as it lives.
 pub struct DataDirectory {
@@ -156,6 +160,7 @@ impl Daemon {
             analysis,
             admission: Admission::new(settings.capacity.concurrent_max, settings.capacity.queued_max),
             pace: Pace::new(limits::processors() + limits::BEGINNING_MORE),
+            awake: awake(settings.keep_awake, &tasks),
             pool: pool.clone(),
             audit: Audit::new(store, &missing),
             tasks: tasks.clone(),
@@ -252,6 +257,17 @@ impl Daemon {
             }
         }
     }
+}
+
+/// A device that is missing costs speed alone.
+fn awake(wanted: bool, tasks: &Tasks) -> Awake {
+    if !wanted {
+        return Awake::never(tasks.clone());
+    }
+    Awake::open(Path::new(LATENCY_DEVICE), tasks.clone()).unwrap_or_else(|error| {
+        tracing::info!(%error, device = LATENCY_DEVICE, "idle processors are not kept awake, which makes answers slower");
+        Awake::never(tasks.clone())
+    })
 }
 
 /// A soft limit of 1,024 is for programs that use select(2); this one does not.

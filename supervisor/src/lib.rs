@@ -6,6 +6,7 @@
 mod admission;
 mod analysis;
 mod audit;
+mod awake;
 mod cli;
 mod clock;
 mod config;

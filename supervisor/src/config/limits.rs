@@ -82,6 +82,8 @@ pub const BEGINNING_MORE: usize = 4;
 /// of it may be unanswered meanwhile.
 pub const BEGINNING_TIME: Duration = Duration::from_millis(6);
 pub const CALL_MOMENT: Duration = Duration::from_millis(1);
+/// How long after a message idle processors are kept from sleeping: what waits longer is not kept waiting by that.
+pub const AWAKE_TIME: Duration = Duration::from_millis(5);
 /// How long an accepted request waits for its turn.
 pub const QUEUE_TIME_MAX: Duration = Duration::from_secs(10);
 /// One analysis, including the start of an analyzer.

@@ -77,6 +77,7 @@ struct ExecutionSection {
     drain_seconds_max: Option<u64>,
     spare_guests: Option<usize>,
     spare_hosts: Option<usize>,
+    keep_awake: Option<bool>,
 }
 
 /// Checked settings.
@@ -91,6 +92,8 @@ pub struct Settings {
     /// The weakest isolation that an environment may ask for.
     pub isolation_min: Isolation,
     pub capacity: limits::Capacity,
+    /// Whether idle processors are kept from sleeping while programs run.
+    pub keep_awake: bool,
     pub operator: Operator,
 }
 
@@ -135,6 +138,7 @@ impl Settings {
                 host: file.isolation.host.unwrap_or(HostIsolation::Environment),
             },
             capacity: capacity(&file.execution)?,
+            keep_awake: file.execution.keep_awake.unwrap_or(true),
             operator,
         })
     }
@@ -215,12 +219,13 @@ mod tests {
     #[test]
     fn a_file_may_set_everything_and_misspell_nothing() {
         let settings = load(
-            "listen = '127.0.0.1:1'\n[jail]\nallow_missing = ['cgroup']\n[execution]\nconcurrent_max = 3\n\
+            "listen = '127.0.0.1:1'\n[jail]\nallow_missing = ['cgroup']\n[execution]\nconcurrent_max = 3\nkeep_awake = false\n\
              [egress]\nallow = ['127.0.0.1', '169.254.0.0/16']\n[isolation]\nguest = 'agent'\n",
         )
         .unwrap();
         assert_eq!(settings.listen.port(), 1);
         assert_eq!(settings.capacity.concurrent_max, 3);
+        assert!(!settings.keep_awake);
         assert!(settings.allow_missing.contains(&Layer::Cgroup));
         assert_eq!(settings.egress_allow.len(), 2);
         assert_eq!(settings.isolation_min.guest, GuestIsolation::Agent);

@@ -24,6 +24,7 @@ use super::watch::Watch;
 use super::{GuestLeft, HostLeft, error_details};
 use crate::admission::Turn;
 use crate::audit::Beginning;
+use crate::awake::Awake;
 use crate::clock::milliseconds;
 use crate::config::limits;
 use crate::ids::ExecutionId;
@@ -36,6 +37,7 @@ use crate::worker::{BoundHost, ExitCause, Guest, exit_of};
 pub struct Start<'a> {
     pub record: Beginning,
     pub turn: &'a Turn,
+    pub awake: &'a Awake,
 }
 
 /// The outcome, and what may be left of the processes.
@@ -63,6 +65,7 @@ pub async fn drive(
         request,
         beginning: Some(start.record),
         turn: start.turn,
+        awake: start.awake,
         patience: None,
         guest,
         host,
@@ -104,6 +107,7 @@ struct Run<'a> {
     /// Until it is written, no call is forwarded.
     beginning: Option<Beginning>,
     turn: &'a Turn,
+    awake: &'a Awake,
     /// When a call that is not answered gives the turn up.
     patience: Option<tokio::time::Instant>,
     guest: Guest,
@@ -151,6 +155,7 @@ impl Run<'_> {
                 }
                 cause = self.watch.expired() => Err(Stop::Expired(cause)),
             };
+            self.awake.for_a_moment();
             if let Err(stop) = step {
                 return stop;
             }

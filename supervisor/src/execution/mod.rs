@@ -34,6 +34,7 @@ pub use request::{ExecutionRequest, RequestRefusal, WireExecution};
 use crate::admission::{Admission, Overloaded, Pace, Permit, Turn};
 use crate::analysis::{Analysis, AnalysisError};
 use crate::audit::{Audit, StartRow};
+use crate::awake::Awake;
 use crate::clock::now_ms;
 use crate::config::limits;
 use crate::egress::EgressEvent;
@@ -95,6 +96,7 @@ pub struct Executor {
     pub analysis: Analysis,
     pub admission: Admission,
     pub pace: Pace,
+    pub awake: Awake,
     pub pool: Pool,
     pub audit: Audit,
     pub tasks: Tasks,
@@ -129,6 +131,7 @@ impl Executor {
         if self.tasks.is_shutting_down() {
             return Err(ExecutionRefusal::ShuttingDown);
         }
+        self.awake.for_a_moment();
         let (program, permit) = tokio::select! {
             admitted = self.admit(&request) => admitted?,
             () = cancel.cancelled() => return Err(ExecutionRefusal::Cancelled),
@@ -202,9 +205,8 @@ impl Executor {
             self.record_egress_after(earlier, events);
         }
         let replacement = async { self.pool.guest(environment, request.agent()).await.ok() };
-        let driven =
-            driver::drive(&id, request, program, Start { record: begun, turn }, lease, cancel, replacement)
-                .await;
+        let with = Start { record: begun, turn, awake: &self.awake };
+        let driven = driver::drive(&id, request, program, with, lease, cancel, replacement).await;
         let Driven { outcome, guest_left, host_left } = driven;
         Ok(Ran { id, start, started, outcome, guest_left, host_left })
     }
