@@ -14,10 +14,13 @@ use super::{ExecutionStartRow, Reply, Request, StoreError, Write, rows};
 
 /// Writes that share a transaction.
 const BATCH_MAX: usize = 128;
-/// With at least so many other executions under way, a commit waits this long for one of them, so that both share
-/// a sync (as `commit_siblings` and `commit_delay` of PostgreSQL do).
+/// With at least so many other executions under way, a commit waits for some of them, so that they share a sync
+/// (as `commit_siblings` and `commit_delay` of PostgreSQL do), and the longer the more they are.
 const COMPANIONS_MIN: usize = 3;
-const COMPANY_TIME: Duration = Duration::from_micros(400);
+const COMPANION_TIME: Duration = Duration::from_micros(100);
+const COMPANY_TIME_MAX: Duration = Duration::from_micros(1500);
+/// After so many waits that brought nobody there are no more: those under way are so for long.
+const WAITS_IN_VAIN_MAX: u32 = 3;
 /// How long another program (a backup) may hold the database.
 const BUSY_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -68,6 +71,8 @@ pub struct Writer {
     begun: Begun,
     /// Whether the last commit failed: nothing begins then before another one succeeds.
     failing: bool,
+    /// How often company was waited for since it last came.
+    waits_in_vain: u32,
 }
 
 /// What waits at the same time.
@@ -107,16 +112,15 @@ impl Batch {
 
 impl Writer {
     pub fn new(connection: Connection, begun: Begun) -> Writer {
-        Writer { connection, begun, failing: false }
+        Writer { connection, begun, failing: false, waits_in_vain: 0 }
     }
 
     /// Serves until it is told to close, or every `Store` is dropped.
     pub fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         while let Some(mut batch) = Batch::next(&mut queue) {
             self.begin(std::mem::take(&mut batch.begun));
-            if self.expects_company(&batch) {
-                std::thread::sleep(COMPANY_TIME);
-                batch.add_waiting(&mut queue);
+            if let Some(time) = self.company_time(&batch) {
+                self.await_company(time, &mut batch, &mut queue);
             }
             let Batch { begun, writes, sync, close } = batch;
             self.begin(begun);
@@ -137,9 +141,26 @@ impl Writer {
         }
     }
 
-    fn expects_company(&self, batch: &Batch) -> bool {
+    /// How long it is worth to wait for more to commit. Where company does not come, two that come at once tell
+    /// that there may be some again.
+    fn company_time(&self, batch: &Batch) -> Option<Duration> {
         let others = self.begun.count().saturating_sub(batch.writes.len());
-        !batch.writes.is_empty() && batch.close.is_none() && others >= COMPANIONS_MIN
+        let likely = match batch.writes.len() {
+            0 => false,
+            1 => self.waits_in_vain < WAITS_IN_VAIN_MAX,
+            _ => true,
+        };
+        let waits = likely && batch.close.is_none() && others >= COMPANIONS_MIN;
+        let others = u32::try_from(others).unwrap_or(u32::MAX);
+        waits.then(|| COMPANION_TIME.saturating_mul(others).min(COMPANY_TIME_MAX))
+    }
+
+    fn await_company(&mut self, time: Duration, batch: &mut Batch, queue: &mut mpsc::Receiver<Request>) {
+        std::thread::sleep(time);
+        let before = batch.writes.len();
+        batch.add_waiting(queue);
+        self.waits_in_vain =
+            if batch.writes.len() > before { 0 } else { self.waits_in_vain.saturating_add(1) };
     }
 
     fn begin(&mut self, batch: Vec<(Arc<ExecutionStartRow>, Reply)>) {
@@ -211,23 +232,58 @@ fn is_of_one_write(error: &rusqlite::Error) -> bool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_commit_waits_for_company_only_while_others_are_under_way() {
-        let folder = tempfile::tempdir().unwrap();
-        let (connection, begun) = open(&folder.path().join("cloister.db")).unwrap();
+    /// A writer that so many executions are under way for.
+    fn writer(folder: &Path, under_way: usize) -> Writer {
+        let (connection, begun) = open(&folder.join("cloister.db")).unwrap();
         let mut writer = Writer::new(connection, begun);
-        let mut batch = Batch::default();
-        let (reply, _answer) = tokio::sync::oneshot::channel();
-        batch.add(Request::Write { write: Write::RemoveBuild("d".to_owned()), reply });
-        for under_way in 0..=COMPANIONS_MIN {
-            assert!(!writer.expects_company(&batch), "{under_way} beside its own");
-            let row = ExecutionStartRow { id: under_way.to_string(), ..ExecutionStartRow::default() };
+        for number in 0..under_way {
+            let row = ExecutionStartRow { id: number.to_string(), ..ExecutionStartRow::default() };
             writer.begun.begin(&[&row]).unwrap();
         }
-        assert!(writer.expects_company(&batch));
-        assert!(!writer.expects_company(&Batch::default()), "there is nothing to commit");
-        // One that could not be recorded is not waited for.
+        writer
+    }
+
+    fn write() -> Request {
+        let (reply, _) = tokio::sync::oneshot::channel();
+        Request::Write { write: Write::RemoveBuild("d".to_owned()), reply }
+    }
+
+    fn batch(writes: usize) -> Batch {
+        let mut batch = Batch::default();
+        (0..writes).for_each(|_| batch.add(write()));
+        batch
+    }
+
+    #[test]
+    fn a_commit_waits_for_company_while_others_are_under_way_and_the_longer_the_more() {
+        let folder = tempfile::tempdir().unwrap();
+        // One of those under way is what is committed.
+        let time = |under_way: usize, writes| writer(folder.path(), under_way).company_time(&batch(writes));
+        assert_eq!(time(COMPANIONS_MIN, 1), None);
+        assert_eq!(time(1 + COMPANIONS_MIN, 1), Some(COMPANION_TIME * 3));
+        assert_eq!(time(11, 1), Some(COMPANION_TIME * 10));
+        assert_eq!(time(200, 1), Some(COMPANY_TIME_MAX));
+        assert_eq!(time(200, 0), None, "there is nothing to commit");
+        let mut writer = writer(folder.path(), 1 + COMPANIONS_MIN);
         writer.begun.give_up("0");
-        assert!(!writer.expects_company(&batch));
+        assert_eq!(writer.company_time(&batch(1)), None, "one that could not be recorded is not waited for");
+    }
+
+    #[test]
+    fn nobody_waits_for_ever_for_company_that_does_not_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let (queue, mut requests) = mpsc::channel(8);
+        let mut writer = writer(folder.path(), 10);
+        let mut alone = batch(1);
+        for _ in 0..WAITS_IN_VAIN_MAX {
+            assert!(writer.company_time(&batch(1)).is_some());
+            writer.await_company(Duration::ZERO, &mut alone, &mut requests);
+        }
+        assert_eq!(writer.company_time(&batch(1)), None);
+        assert!(writer.company_time(&batch(2)).is_some(), "two come at once");
+        queue.try_send(write()).ok().unwrap();
+        writer.await_company(Duration::ZERO, &mut alone, &mut requests);
+        assert_eq!(alone.writes.len(), 2);
+        assert!(writer.company_time(&batch(1)).is_some());
     }
 }
