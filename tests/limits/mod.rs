@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -257,33 +256,6 @@ fn threads_of_a_process_are_bounded() {
         "{execution}"
     );
     assert_eq!(supervisor.result("return await Echo(1)"), 1);
-}
-
-/// How the threads of a process are scheduled (`proc(5)`: the policy is field 41 of `stat`).
-fn policies(pid: i32) -> Vec<i32> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
-    stats
-        .map(|stat| stat.rsplit(')').next().unwrap().split_whitespace().nth(38).unwrap().parse().unwrap())
-        .collect()
-}
-
-#[test]
-fn a_jailed_process_that_wakes_interrupts_nobody() {
-    let supervisor = Supervisor::start();
-    supervisor.provision();
-    assert_eq!(supervisor.result("return await Echo(7)"), 7);
-    let own = policies(supervisor.pid());
-    assert!(own.iter().all(|policy| *policy == libc::SCHED_OTHER), "{own:?}");
-    let jailed = children(supervisor.pid());
-    for kind in ["zygote", "guest", "host", "other"] {
-        let process = jailed.iter().find(|process| process.kind() == kind).unwrap();
-        let policies = policies(process.pid);
-        assert!(
-            !policies.is_empty() && policies.iter().all(|policy| *policy == libc::SCHED_BATCH),
-            "{kind} {policies:?}"
-        );
-    }
 }
 
 #[test]

@@ -72,8 +72,6 @@ impl Unconfined {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         SigSet::empty().thread_set_mask().step("clear the signal mask")?;
         sys::reset_signal_actions();
-        // Where a container's own filter forbids it, speed alone is lost.
-        let _ = sys::schedule_as_batch();
         enter_namespaces(spec.confinement.namespaces, &profile.namespaces)?;
         if let Some(mount_point) = &spec.root {
             root::enter(mount_point, &spec.grants).step("build the private root")?;

@@ -48,14 +48,6 @@ pub fn reset_signal_actions() {
     }
 }
 
-/// A process that wakes does not interrupt the one that runs (`sched(7)`, SCHED_BATCH); what it starts or
-/// forks is the same.
-pub fn schedule_as_batch() -> io::Result<()> {
-    let no_priority = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the kernel reads one sched_param, which lives during the call.
-    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const no_priority) })
-}
-
 /// The arguments of the one execve, at addresses that nobody can guess.
 pub struct SecretArguments {
     path: *const libc::c_char,
