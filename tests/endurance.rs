@@ -279,7 +279,7 @@ fn wake_latency() -> Option<i32> {
 #[test]
 fn idle_processors_are_awake_while_programs_exchange_messages_and_no_longer() {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    const AWAKE: i32 = 0;
+    const AWAKE_MAX: i32 = 2;
     let supervisor = Supervisor::start();
     supervisor.provision();
     let Some(asleep) = wake_latency() else {
@@ -287,10 +287,10 @@ fn idle_processors_are_awake_while_programs_exchange_messages_and_no_longer() {
         assert!(supervisor.log().iter().any(told), "{:?}", supervisor.log());
         return;
     };
-    assert_ne!(asleep, AWAKE, "nothing runs, and nobody else on this machine asks");
+    assert!(asleep > AWAKE_MAX, "nothing runs, and nobody else on this machine asks");
     std::thread::scope(|scope| {
         let waits = scope.spawn(|| execute(&supervisor, "a", "await Wait({ ms: 2000 }); return 7"));
-        while wake_latency() != Some(AWAKE) {
+        while wake_latency() > Some(AWAKE_MAX) {
             assert!(!waits.is_finished(), "processors never stayed awake");
         }
         wait_for("processors that may sleep", || (wake_latency() == Some(asleep)).then_some(()));

@@ -58,9 +58,6 @@ pub enum StartError {
 /// emptied.
 const LOCK_FILE: &str = "cloister.lock";
 
-/// Where the kernel is asked to keep processors awake.
-const LATENCY_DEVICE: &str = "/dev/cpu_dma_latency";
-
 /// Exclusive use of a data directory, for as long as it lives.
 pub struct DataDirectory {
     pub path: PathBuf,
@@ -160,7 +157,7 @@ impl Daemon {
             analysis,
             admission: Admission::new(settings.capacity.concurrent_max, settings.capacity.queued_max),
             pace: Pace::new(limits::processors() + limits::BEGINNING_MORE),
-            awake: awake(settings.keep_awake, &tasks),
+            awake: Awake::new(settings.keep_awake, tasks.clone()),
             pool: pool.clone(),
             audit: Audit::new(store, &missing),
             tasks: tasks.clone(),
@@ -257,17 +254,6 @@ impl Daemon {
             }
         }
     }
-}
-
-/// A device that is missing costs speed alone.
-fn awake(wanted: bool, tasks: &Tasks) -> Awake {
-    if !wanted {
-        return Awake::never(tasks.clone());
-    }
-    Awake::open(Path::new(LATENCY_DEVICE), tasks.clone()).unwrap_or_else(|error| {
-        tracing::info!(%error, device = LATENCY_DEVICE, "idle processors are not kept awake, which makes answers slower");
-        Awake::never(tasks.clone())
-    })
 }
 
 /// A soft limit of 1,024 is for programs that use select(2); this one does not.

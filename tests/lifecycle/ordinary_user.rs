@@ -45,6 +45,8 @@ fn an_ordinary_user_is_told_what_is_missing_and_may_accept_it_by_name() {
     assert_eq!((&ready["layers"]["cgroup"], &ready["allowMissing"]), (&json!("missing"), &json!(["cgroup"])));
     supervisor.provision();
     assert_eq!(supervisor.result("return await Echo({ a: 1 })"), json!({ "a": 1 }));
+    let slower = |line: &String| line.contains("idle processors are not kept awake");
+    assert!(supervisor.log().iter().any(slower), "only root asks that of the kernel: {:?}", supervisor.log());
     for process in children(supervisor.pid()).iter().filter(|child| child.kind() != "other") {
         let seen = (process.status("Seccomp"), process.status("NoNewPrivs"), process.inet_sockets());
         assert_eq!(seen, ("2", "1", 0), "{process:?}");
