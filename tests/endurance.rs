@@ -297,6 +297,17 @@ fn idle_processors_are_awake_while_programs_exchange_messages_and_no_longer() {
         assert!(!waits.is_finished(), "a program that waits for long keeps nothing awake");
         assert_eq!(waits.join().unwrap().body["result"], 7);
     });
+    std::thread::scope(|scope| {
+        let code = "for (let i = 0; i < 40; i += 1) await Wait({ ms: 3 }); return 7";
+        let talks = scope.spawn(|| execute(&supervisor, "a", code));
+        let (mut looks, mut awake) = (0, 0);
+        while !talks.is_finished() {
+            looks += 1;
+            awake += usize::from(wake_latency() <= Some(AWAKE_MAX));
+        }
+        assert_eq!(talks.join().unwrap().body["result"], 7);
+        assert!(awake * 2 > looks, "awake in {awake} of {looks} looks while messages come and go");
+    });
     drop(supervisor);
     let supervisor = Supervisor::with_settings("[execution]\nkeep_awake = false\n");
     supervisor.provision();
