@@ -91,7 +91,7 @@ impl Request {
     fn open(device: &Path, awake_microseconds: i32) -> io::Result<Request> {
         let file = OpenOptions::new().write(true).open(device)?;
         let request = Request { file, awake_microseconds, until: Mutex::new(None) };
-        // An open device alone asks for no latency at all.
+        // It asks for nothing yet; a device that takes no request is found out now.
         request.ask(MAY_SLEEP)?;
         Ok(request)
     }

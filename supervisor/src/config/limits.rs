@@ -82,7 +82,7 @@ pub const BEGINNING_MORE: usize = 4;
 /// of it may be unanswered meanwhile.
 pub const BEGINNING_TIME: Duration = Duration::from_millis(6);
 pub const CALL_MOMENT: Duration = Duration::from_millis(1);
-/// How long after a message idle processors are kept from sleeping: what waits longer is not kept waiting by that.
+/// How long after a message idle processors are kept from sleeping; beside a longer wait their waking is short.
 pub const AWAKE_TIME: Duration = Duration::from_millis(5);
 /// How long an accepted request waits for its turn.
 pub const QUEUE_TIME_MAX: Duration = Duration::from_secs(10);
