@@ -4,6 +4,7 @@
 //! capabilities are dropped before the uid changes because that needs a capability; the death signal is set
 //! twice because a change of uid clears it (`PR_SET_PDEATHSIG(2const)`).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -16,7 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, getppid, setgroups, setresgid, setresuid};
 
-use crate::{Confinement, Grant, Namespace, Namespaces, Profile, Right};
+use crate::{Access, Confinement, Grant, Namespace, Namespaces, Right};
 
 /// What did not work, and why; the supervisor shows it to the operator.
 #[derive(Debug)]
@@ -117,7 +118,7 @@ pub fn drop_privileges(confinement: &Confinement, kept: &[String]) -> Result<(),
 /// # Errors
 /// When the kernel does not enforce it, or the profile knows no such access.
 pub fn restrict_files<'a>(
-    profile: &Profile,
+    allowed: &BTreeMap<Access, Vec<Right>>,
     grants: impl Iterator<Item = (&'a Grant, &'a Path)>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let mut ruleset = Ruleset::default()
@@ -129,7 +130,7 @@ pub fn restrict_files<'a>(
         .scope(Scope::from_all(ABI::V9))?
         .create()?;
     for (grant, path) in grants {
-        let Some(allowed) = profile.landlock.get(&grant.access) else {
+        let Some(allowed) = allowed.get(&grant.access) else {
             let kind = "a process of this kind may not be given";
             return Err(format!("{kind} {:?} on {}", grant.access, path.display()).into());
         };

@@ -22,7 +22,7 @@ use nix::sys::signal::SigSet;
 use nix::unistd::{getpid, setsid};
 
 use crate::confine::{Failure, Step, die_with_supervisor, drop_privileges, enter_namespaces, restrict_files};
-use crate::{Facts, Kind, PROTOCOL_FD, Profile, Programs, Rlimits, Spec, read_frame, root, sys};
+use crate::{Blueprint, Facts, Kind, PROTOCOL_FD, Rlimits, Spec, read_frame, root, sys};
 
 /// Reads a spec from the standard input, which is the protocol socket, and becomes its program. It is the
 /// first thing that jail-exec does, and returns only when something failed.
@@ -37,7 +37,6 @@ pub fn become_program() -> Failure {
 
 struct Unconfined {
     spec: Spec,
-    profile: Profile,
 }
 
 impl Unconfined {
@@ -45,7 +44,6 @@ impl Unconfined {
     /// the standard input; the analyzer speaks on its standard input and output, because taking over
     /// any other descriptor would be unsafe code.
     fn new(spec: Spec, socket: UnixStream) -> Result<Unconfined, Failure> {
-        let profile = Profile::load(spec.confinement.kind).step("read the jail profile")?;
         if spec.confinement.kind == Kind::Analyzer {
             let output = socket.try_clone().step("share the protocol socket")?;
             sys::place_descriptor(OwnedFd::from(output), 1).step("replace the standard output")?;
@@ -55,11 +53,12 @@ impl Unconfined {
             let null = File::open("/dev/null").step("open /dev/null")?;
             sys::place_descriptor(OwnedFd::from(null), 0).step("replace the standard input")?;
         }
-        Ok(Unconfined { spec, profile })
+        Ok(Unconfined { spec })
     }
 
     fn isolate(self) -> Result<Isolated, Failure> {
-        let Unconfined { spec, profile } = self;
+        let Unconfined { spec } = self;
+        let Blueprint { namespaces, rlimits, capabilities, .. } = &spec.blueprint;
         for procs in &spec.cgroups {
             OpenOptions::new()
                 .write(true)
@@ -72,17 +71,17 @@ impl Unconfined {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         SigSet::empty().thread_set_mask().step("clear the signal mask")?;
         sys::reset_signal_actions();
-        enter_namespaces(spec.confinement.namespaces, &profile.namespaces)?;
+        enter_namespaces(spec.confinement.namespaces, namespaces)?;
         if let Some(mount_point) = &spec.root {
             root::enter(mount_point, &spec.grants).step("build the private root")?;
         }
         std::env::set_current_dir(&spec.directory).step("enter the working directory")?;
         sys::close_descriptors_at_exec(FIRST_CLOSED_FD).step("close inherited descriptors")?;
-        limit_resources(&profile.rlimits, spec.data_bytes_max)?;
-        drop_privileges(&spec.confinement, &profile.capabilities)?;
+        limit_resources(rlimits, spec.data_bytes_max)?;
+        drop_privileges(&spec.confinement, capabilities)?;
         die_with_supervisor(&spec.confinement)?;
         nix::sys::prctl::set_no_new_privs().step("set no_new_privs")?;
-        Ok(Isolated { spec, profile })
+        Ok(Isolated { spec })
     }
 }
 
@@ -91,38 +90,32 @@ const FIRST_CLOSED_FD: u32 = PROTOCOL_FD.unsigned_abs() + 1;
 
 struct Isolated {
     spec: Spec,
-    profile: Profile,
 }
 
 impl Isolated {
     fn restrict_files(self) -> Result<FilesRestricted, Failure> {
-        let Isolated { spec, profile } = self;
+        let Isolated { spec } = self;
         if spec.confinement.landlock {
             let grants = spec.grants.iter().map(|grant| (grant, grant.inside(spec.root.is_some())));
-            restrict_files(&profile, grants).step("restrict files by Landlock")?;
+            restrict_files(&spec.blueprint.landlock, grants).step("restrict files by Landlock")?;
         }
-        Ok(FilesRestricted { spec, profile })
+        Ok(FilesRestricted { spec })
     }
 }
 
 struct FilesRestricted {
     spec: Spec,
-    profile: Profile,
 }
 
 impl FilesRestricted {
     /// Installs the system call filter, which knows the addresses of the one allowed execve.
     fn seal(self) -> Result<Sealed, Failure> {
-        let FilesRestricted { spec, profile } = self;
+        let FilesRestricted { spec } = self;
         let arguments = secret_arguments(&spec).step("place the program's arguments")?;
         let [secret_path, secret_arguments, secret_environment] = arguments.addresses();
         let own_pid = u64::try_from(getpid().as_raw()).step("read the process id")?;
         let facts = Facts { own_pid, secret_path, secret_arguments, secret_environment };
-        let filter = profile.filter.for_jit(spec.jit);
-        let programs = Programs::compile(&filter, &facts).step("compile the system call filter")?;
-        for program in &programs.0 {
-            seccompiler::apply_filter(program).step("install the system call filter")?;
-        }
+        spec.blueprint.programs.install(&facts).step("install the system call filter")?;
         Ok(Sealed { arguments })
     }
 }

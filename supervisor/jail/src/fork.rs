@@ -6,39 +6,33 @@
 use nix::unistd::setsid;
 
 use crate::confine::{Failure, Step, die_with_supervisor, drop_privileges, enter_namespaces, restrict_files};
-use crate::{Confinement, Kind, Profile, Programs};
+use crate::{Blueprint, Confinement, Facts, Kind};
 
 /// What a zygote makes ready once for all guests that it will fork.
-pub struct GuestSeal {
-    profile: Profile,
-    programs: Programs,
-}
+pub struct GuestSeal(Blueprint);
 
 impl GuestSeal {
     /// Reads the profile and compiles its filter.
     pub fn prepare(jit: bool) -> Result<GuestSeal, Failure> {
-        let profile = Profile::load(Kind::Guest).step("read the jail profile")?;
-        let filter = profile.filter.clone().for_jit(jit);
-        let programs = Programs::compile_ahead(&filter).step("compile the system call filter")?;
-        Ok(GuestSeal { profile, programs })
+        Blueprint::prepare(Kind::Guest, jit).step("prepare the jail").map(GuestSeal)
     }
 
     /// Confines the calling process, which has one thread; its control groups are entered by others.
     pub fn close(self, confinement: &Confinement) -> Result<(), Failure> {
-        let GuestSeal { profile, programs } = self;
+        let GuestSeal(blueprint) = self;
         die_with_supervisor(confinement)?;
         setsid().step("start a session")?;
-        enter_namespaces(confinement.namespaces, &profile.namespaces)?;
-        drop_privileges(confinement, &profile.capabilities)?;
+        enter_namespaces(confinement.namespaces, &blueprint.namespaces)?;
+        drop_privileges(confinement, &blueprint.capabilities)?;
         die_with_supervisor(confinement)?;
         if confinement.landlock {
-            restrict_files(&profile, std::iter::empty()).step("restrict files by Landlock")?;
+            restrict_files(&blueprint.landlock, std::iter::empty()).step("restrict files by Landlock")?;
         }
         // Not even its own user may look into it.
         nix::sys::prctl::set_dumpable(false).step("hide the process")?;
-        for program in &programs.with_own_pid(std::process::id()).0 {
-            seccompiler::apply_filter(program).step("install the system call filter")?;
-        }
-        Ok(())
+        // It executes nothing, so its filter names no secret address.
+        let own_pid = u64::from(std::process::id());
+        let facts = Facts { own_pid, secret_path: 0, secret_arguments: 0, secret_environment: 0 };
+        blueprint.programs.install(&facts).step("install the system call filter")
     }
 }

@@ -2,9 +2,9 @@
 //! review, the seccomp programs made from them, and the steps by which a process confines itself.
 //!
 //! ```text
-//!  profiles/jail/*.toml ──► Profile ──► Programs ─┬─► exec: confine, then become a program (jail-exec)
-//!  supervisor ──(first frame)──► Spec ────────────┤
-//!             └─(first frame)──► Confinement ─────┴─► fork: confine what was forked (a zygote's guest)
+//!  profiles/jail/*.toml ──► Profile ──► Blueprint, once for a kind
+//!                                           ├──► Spec ──(first frame)──► exec: confine, then become a program (jail-exec)
+//!                                           └──► Confinement ──(first frame)──► fork: confine what was forked (a zygote's guest)
 //! ```
 //!
 //! This library decides nothing about environments or executions, and starts no process.
@@ -12,6 +12,7 @@
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 compile_error!("the jail profiles are written and tested for Linux on x86_64 only");
 
+mod blueprint;
 mod confine;
 mod exec;
 mod fork;
@@ -21,6 +22,7 @@ mod seccomp;
 mod spec;
 mod sys;
 
+pub use blueprint::{Blueprint, BlueprintError};
 pub use confine::Failure;
 pub use exec::become_program;
 pub use fork::GuestSeal;

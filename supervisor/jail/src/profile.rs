@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Access, Kind};
 
 /// Rlimits in bytes, counts and seconds (`getrlimit(2)`); soft and hard limit are the same.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rlimits {
     pub core_bytes_max: u64,
@@ -21,7 +21,7 @@ pub struct Rlimits {
 }
 
 /// A namespace of its own (`namespaces(7)`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Namespace {
     Mount,
@@ -41,7 +41,7 @@ pub struct CgroupLimits {
 }
 
 /// A Landlock right on files (`landlock(7)`). Devices, and what else is not here, is never granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Right {
     Execute,

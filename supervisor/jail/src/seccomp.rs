@@ -8,7 +8,8 @@
 
 use std::collections::BTreeMap;
 
-use seccompiler::{BpfProgram, TargetArch, compile_from_json};
+use seccompiler::{BpfProgram, TargetArch, compile_from_json, sock_filter};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use crate::profile::{Action, Comparison, Condition, Filter, NamedValue, Value};
@@ -23,12 +24,48 @@ pub struct Facts {
     pub secret_environment: u64,
 }
 
-/// Stands for the process id in programs that are compiled before their process exists: more than
-/// `PID_MAX_LIMIT`, and no other number of a profile.
-const ID_TO_COME: u32 = 0x7ace_1d00;
+/// Stand for facts in programs that are compiled before their process exists: no other number of a profile has
+/// such a half.
+const TO_COME: Facts = Facts {
+    own_pid: 0x7ace_1d00,
+    secret_path: 0x7ace_1d01_7ace_1d02,
+    secret_arguments: 0x7ace_1d03_7ace_1d04,
+    secret_environment: 0x7ace_1d05_7ace_1d06,
+};
+
+impl Facts {
+    /// The numbers of 32 bits that the kernel compares, each fact's high one first.
+    fn halves(&self) -> impl Iterator<Item = u32> {
+        let facts = [self.own_pid, self.secret_path, self.secret_arguments, self.secret_environment];
+        facts.into_iter().flat_map(|fact| {
+            let [a, b, c, d, e, f, g, h] = fact.to_be_bytes();
+            [u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])]
+        })
+    }
+}
 
 /// The programs in the order in which they are installed.
-pub struct Programs(pub Vec<BpfProgram>);
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Vec<Instruction>>", into = "Vec<Vec<Instruction>>")]
+pub struct Programs(Vec<BpfProgram>);
+
+/// `struct sock_filter` of `linux/filter.h`: code, the two jumps, and the operand.
+type Instruction = (u16, u8, u8, u32);
+
+impl From<Programs> for Vec<Vec<Instruction>> {
+    fn from(Programs(programs): Programs) -> Self {
+        let instruction = |one: sock_filter| (one.code, one.jt, one.jf, one.k);
+        programs.into_iter().map(|program| program.into_iter().map(instruction).collect()).collect()
+    }
+}
+
+impl From<Vec<Vec<Instruction>>> for Programs {
+    fn from(programs: Vec<Vec<Instruction>>) -> Self {
+        let instruction = |(code, jt, jf, k): Instruction| sock_filter { code, jt, jf, k };
+        let program = |program: Vec<Instruction>| program.into_iter().map(instruction).collect();
+        Programs(programs.into_iter().map(program).collect())
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum SeccompError {
@@ -39,7 +76,7 @@ pub enum SeccompError {
 }
 
 impl Programs {
-    pub fn compile(filter: &Filter, facts: &Facts) -> Result<Programs, SeccompError> {
+    fn compile(filter: &Filter, facts: &Facts) -> Result<Programs, SeccompError> {
         let architecture =
             TargetArch::try_from(std::env::consts::ARCH).map_err(|_| SeccompError::Architecture)?;
         let mut programs = Vec::new();
@@ -54,21 +91,26 @@ impl Programs {
         Ok(Programs(programs))
     }
 
-    /// Compiles for a process to come, which executes nothing: no secret address is named.
-    pub fn compile_ahead(filter: &Filter) -> Result<Programs, SeccompError> {
-        let own_pid = u64::from(ID_TO_COME);
-        let facts = Facts { own_pid, secret_path: 0, secret_arguments: 0, secret_environment: 0 };
-        Programs::compile(filter, &facts)
+    /// Compiles for processes to come, once for all of them.
+    pub fn ahead(filter: &Filter) -> Result<Programs, SeccompError> {
+        Programs::compile(filter, &TO_COME)
     }
 
-    /// Puts in the process id that was not known yet.
-    pub fn with_own_pid(mut self, own_pid: u32) -> Programs {
+    /// Puts in what was not known yet, and installs the programs. What they forbid is forbidden from here on.
+    pub fn install(mut self, facts: &Facts) -> Result<(), seccompiler::Error> {
+        self.put_in(facts);
+        self.0.iter().try_for_each(|program| seccompiler::apply_filter(program))
+    }
+
+    fn put_in(&mut self, facts: &Facts) {
+        // What stands for the high half of a process id is no number of its own, and a process id has none.
+        let known: BTreeMap<u32, u32> =
+            TO_COME.halves().zip(facts.halves()).filter(|(to_come, _)| *to_come != 0).collect();
         for instruction in self.0.iter_mut().flatten() {
-            if instruction.k == ID_TO_COME {
-                instruction.k = own_pid;
+            if let Some(fact) = known.get(&instruction.k) {
+                instruction.k = *fact;
             }
         }
-        self
     }
 }
 
@@ -151,13 +193,31 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_that_was_compiled_ahead_is_the_one_that_is_compiled_for_the_process() {
-        let filter = Profile::load(Kind::Guest).unwrap().filter;
-        let facts = Facts { own_pid: 4711, secret_path: 0, secret_arguments: 0, secret_environment: 0 };
-        let wanted = Programs::compile(&filter, &facts).unwrap();
-        let found = Programs::compile_ahead(&filter).unwrap().with_own_pid(4711);
-        assert_eq!(found.0, wanted.0);
-        assert_ne!(found.0, Programs::compile_ahead(&filter).unwrap().0);
+    fn what_was_compiled_ahead_and_sent_is_what_is_compiled_for_the_process() {
+        let facts = Facts {
+            own_pid: 4711,
+            secret_path: 0x7f01_0203_0000,
+            secret_arguments: 0x3e04_0506_1000,
+            secret_environment: 0x1d07_0809_2000,
+        };
+        for (kind, jit) in Kind::ALL.into_iter().flat_map(|kind| [(kind, true), (kind, false)]) {
+            let filter = Profile::load(kind).unwrap().filter.for_jit(jit);
+            let ahead = Programs::ahead(&filter).unwrap();
+            let sent = serde_json::to_string(&ahead).unwrap();
+            let mut found: Programs = serde_json::from_str(&sent).unwrap();
+            assert_eq!(found, ahead);
+            found.put_in(&facts);
+            assert_eq!(found, Programs::compile(&filter, &facts).unwrap(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn no_number_of_a_filter_is_taken_for_one_to_come() {
+        let stands: Vec<u32> = TO_COME.halves().filter(|half| *half != 0).collect();
+        for filter in Kind::ALL.map(|kind| Profile::load(kind).unwrap().filter) {
+            let programs = Programs::compile(&filter, &FACTS).unwrap();
+            assert!(programs.0.iter().flatten().all(|instruction| !stands.contains(&instruction.k)));
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::Blueprint;
+
 /// The descriptor on which a jailed process finds its protocol socket.
 pub const PROTOCOL_FD: i32 = 3;
 
@@ -187,6 +189,7 @@ pub struct Confinement {
 #[serde(deny_unknown_fields)]
 pub struct Spec {
     pub confinement: Confinement,
+    pub blueprint: Blueprint,
     /// The program, as a path inside the jail.
     pub program: PathBuf,
     /// The arguments, without the program itself.
@@ -197,8 +200,6 @@ pub struct Spec {
     pub cgroups: Vec<PathBuf>,
     /// An empty directory on which the private root is mounted, if there is to be one.
     pub root: Option<PathBuf>,
-    /// Whether V8 may compile to machine code.
-    pub jit: bool,
     /// Writable memory (`RLIMIT_DATA`), where no control group bounds it.
     pub data_bytes_max: Option<u64>,
     pub grants: Vec<Grant>,

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipnet::IpNet;
 use jail::{
-    Access, CgroupLimits, Confinement, Grant, Kind, Layer, Namespaces, Profile, ProfileError, Spec, frame,
+    Access, Blueprint, BlueprintError, CgroupLimits, Confinement, Grant, Kind, Layer, Namespaces, Profile,
+    Spec, frame,
 };
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
@@ -50,7 +51,10 @@ struct Shared {
     /// Folders of running processes.
     run: PathBuf,
     sequence: AtomicU64,
-    profiles: BTreeMap<Kind, Profile>,
+    /// What a process may use, by its kind.
+    limits: BTreeMap<Kind, CgroupLimits>,
+    /// By the kind, and whether V8 may compile to machine code.
+    blueprints: Blueprints,
     /// Special addresses that names of backends may lead to.
     egress_allowed: Arc<[IpNet]>,
 }
@@ -63,7 +67,7 @@ impl Shared {
         program_memory_bytes: u64,
     ) -> Result<Option<Arc<cgroup::Group>>, CgroupError> {
         let Ok(hierarchy) = &self.hierarchy else { return Ok(None) };
-        let profile = &self.profiles[&kind].cgroup;
+        let profile = &self.limits[&kind];
         let group_limits = GroupLimits {
             memory_bytes_max: profile.memory_bytes_max + program_memory_bytes,
             threads_max: profile.threads_max,
@@ -88,9 +92,7 @@ impl Launcher {
         let mounts = cgroup::Mounts::of_this_process().map_err(io)?;
         let identities = Identities::new().map_err(|error| io(io::Error::other(error)))?;
         let spawner = Spawner::new(installation.jail_exec.clone()).map_err(io)?;
-        let profiles = Kind::ALL.into_iter().map(|kind| Ok((kind, Profile::load(kind)?)));
-        let profiles =
-            profiles.collect::<Result<_, ProfileError>>().map_err(|error| io(io::Error::other(error)))?;
+        let (limits, blueprints) = prepare_kinds().map_err(|error| io(io::Error::other(error)))?;
         // From here on something is made that has to be removed again.
         let run = data_dir.join("run");
         let root = prepare_folders(&run).map_err(io)?;
@@ -109,7 +111,8 @@ impl Launcher {
             root,
             run,
             sequence,
-            profiles,
+            limits,
+            blueprints,
             egress_allowed: Arc::from(egress_allowed),
         };
         let bare = Launcher { shared: Arc::new(shared), layers: Layers::none() };
@@ -288,7 +291,7 @@ impl Launcher {
     }
 
     fn profile(&self, kind: Kind) -> &CgroupLimits {
-        &self.shared.profiles[&kind].cgroup
+        &self.shared.limits[&kind]
     }
 
     /// Without a control group, `setrlimit` bounds what a process may map for writing.
@@ -322,17 +325,32 @@ impl Launcher {
         };
         Spec {
             confinement: self.confinement(launch.kind),
+            blueprint: self.shared.blueprints[&(launch.kind, launch.jit)].clone(),
             program: self.inside(source, target),
             arguments: launch.arguments.clone(),
             environment: launch.environment.clone(),
             cgroups: Vec::new(),
             root: self.has(Layer::PrivateRoot).then(|| self.shared.root.clone()),
-            jit: launch.jit,
             data_bytes_max: self.data_bytes_max(launch),
             grants: program_grants.iter().chain(&launch.grants).cloned().collect(),
             directory: launch.directory.clone(),
         }
     }
+}
+
+type Blueprints = BTreeMap<(Kind, bool), Blueprint>;
+
+/// Reads the profiles of all kinds, and compiles their filters.
+fn prepare_kinds() -> Result<(BTreeMap<Kind, CgroupLimits>, Blueprints), BlueprintError> {
+    let mut limits = BTreeMap::new();
+    let mut blueprints = BTreeMap::new();
+    for kind in Kind::ALL {
+        limits.insert(kind, Profile::load(kind)?.cgroup);
+        for jit in [true, false] {
+            blueprints.insert((kind, jit), Blueprint::prepare(kind, jit)?);
+        }
+    }
+    Ok((limits, blueprints))
 }
 
 /// Empties the folder of running processes, and makes the one on which private roots are mounted.
