@@ -105,3 +105,20 @@ fn a_guest_that_has_grown_is_replaced() {
     wait_for("the large guest to be gone", || (largest() < ordinary + 40_000).then_some(()));
     assert_eq!(supervisor.result("return 1"), 1);
 }
+
+#[test]
+fn a_host_that_has_grown_is_replaced_and_one_that_holds_less_is_not() {
+    let supervisor = Supervisor::start();
+    let hold = "const held = [];\nasync function Initialize(agentId, backends) {}\nasync function Deinitialize() {}\n// @endowment\nasync function Hold(params = {}) { held.push(Buffer.alloc(params.megabytes * 1024 * 1024, 1)); return process.pid }\n";
+    let body = json!({ "environmentName": "holds", "codeImplementation": hold });
+    assert_eq!(supervisor.provision_with(body).status, 201);
+    let pid_after = |megabytes: u32| {
+        let code = format!("return await Hold({{ megabytes: {megabytes} }})");
+        let body = json!({ "environmentName": "holds", "userAgentId": "agent", "code": code });
+        supervisor.post("/api/execute", &body).body["result"].clone()
+    };
+    let first = pid_after(0);
+    assert_eq!(pid_after(100), first);
+    assert_eq!(pid_after(120), first, "it was below the limit until here");
+    assert_ne!(pid_after(0), first);
+}
