@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::profile::{Namespace, Right, Rlimits};
-use crate::{Access, Kind, Profile, ProfileError, Programs, SeccompError};
+use crate::{Access, Profile, Programs, SeccompError};
 
 /// The part of a jail that no process has of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,20 +18,11 @@ pub struct Blueprint {
     pub(crate) programs: Programs,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum BlueprintError {
-    #[error(transparent)]
-    Profile(#[from] ProfileError),
-    #[error("the system call filter of a {kind}: {source}")]
-    Filter { kind: Kind, source: SeccompError },
-}
-
 impl Blueprint {
     /// For processes with V8's compiler, or without.
-    pub fn prepare(kind: Kind, jit: bool) -> Result<Blueprint, BlueprintError> {
-        let Profile { capabilities, namespaces, rlimits, landlock, filter, .. } = Profile::load(kind)?;
-        let programs = Programs::ahead(&filter.for_jit(jit))
-            .map_err(|source| BlueprintError::Filter { kind, source })?;
+    pub fn of(profile: &Profile, jit: bool) -> Result<Blueprint, SeccompError> {
+        let Profile { capabilities, namespaces, rlimits, landlock, filter, .. } = profile.clone();
+        let programs = Programs::ahead(&filter.for_jit(jit))?;
         Ok(Blueprint { capabilities, namespaces, rlimits, landlock, programs })
     }
 }

@@ -6,7 +6,7 @@
 use nix::unistd::setsid;
 
 use crate::confine::{Failure, Step, die_with_supervisor, drop_privileges, enter_namespaces, restrict_files};
-use crate::{Blueprint, Confinement, Facts, Kind};
+use crate::{Blueprint, Confinement, Facts, Kind, Profile};
 
 /// What a zygote makes ready once for all guests that it will fork.
 pub struct GuestSeal(Blueprint);
@@ -14,7 +14,8 @@ pub struct GuestSeal(Blueprint);
 impl GuestSeal {
     /// Reads the profile and compiles its filter.
     pub fn prepare(jit: bool) -> Result<GuestSeal, Failure> {
-        Blueprint::prepare(Kind::Guest, jit).step("prepare the jail").map(GuestSeal)
+        let profile = Profile::load(Kind::Guest).step("read the jail profile")?;
+        Blueprint::of(&profile, jit).step("compile the system call filter").map(GuestSeal)
     }
 
     /// Confines the calling process, which has one thread; its control groups are entered by others.

@@ -22,7 +22,7 @@ mod seccomp;
 mod spec;
 mod sys;
 
-pub use blueprint::{Blueprint, BlueprintError};
+pub use blueprint::Blueprint;
 pub use confine::Failure;
 pub use exec::become_program;
 pub use fork::GuestSeal;

@@ -46,7 +46,7 @@ impl Facts {
 
 /// The programs in the order in which they are installed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Vec<Vec<Instruction>>", into = "Vec<Vec<Instruction>>")]
+#[serde(try_from = "Vec<Vec<Instruction>>", into = "Vec<Vec<Instruction>>")]
 pub struct Programs(Vec<BpfProgram>);
 
 /// `struct sock_filter` of `linux/filter.h`: code, the two jumps, and the operand.
@@ -59,11 +59,17 @@ impl From<Programs> for Vec<Vec<Instruction>> {
     }
 }
 
-impl From<Vec<Vec<Instruction>>> for Programs {
-    fn from(programs: Vec<Vec<Instruction>>) -> Self {
+impl TryFrom<Vec<Vec<Instruction>>> for Programs {
+    type Error = SeccompError;
+
+    fn try_from(programs: Vec<Vec<Instruction>>) -> Result<Self, SeccompError> {
+        // A process that installs nothing would be held by nothing.
+        if programs.is_empty() {
+            return Err(SeccompError::Empty);
+        }
         let instruction = |(code, jt, jf, k): Instruction| sock_filter { code, jt, jf, k };
         let program = |program: Vec<Instruction>| program.into_iter().map(instruction).collect();
-        Programs(programs.into_iter().map(program).collect())
+        Ok(Programs(programs.into_iter().map(program).collect()))
     }
 }
 
@@ -73,6 +79,8 @@ pub enum SeccompError {
     Architecture,
     #[error("the profile does not compile: {0}")]
     Compile(String),
+    #[error("there is no system call filter in it")]
+    Empty,
 }
 
 impl Programs {
@@ -209,6 +217,12 @@ mod tests {
             found.put_in(&facts);
             assert_eq!(found, Programs::compile(&filter, &facts).unwrap(), "{kind}");
         }
+    }
+
+    #[test]
+    fn a_filter_without_programs_is_refused() {
+        assert!(serde_json::from_str::<Programs>("[[[6, 0, 0, 0]]]").is_ok());
+        assert!(serde_json::from_str::<Programs>("[]").is_err());
     }
 
     #[test]

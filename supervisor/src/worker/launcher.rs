@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipnet::IpNet;
 use jail::{
-    Access, Blueprint, BlueprintError, CgroupLimits, Confinement, Grant, Kind, Layer, Namespaces, Profile,
-    Spec, frame,
+    Access, Blueprint, CgroupLimits, Confinement, Grant, Kind, Layer, Namespaces, Profile, Spec, frame,
 };
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
@@ -52,7 +51,7 @@ struct Shared {
     run: PathBuf,
     sequence: AtomicU64,
     /// What a process may use, by its kind.
-    limits: BTreeMap<Kind, CgroupLimits>,
+    group_limits: BTreeMap<Kind, CgroupLimits>,
     /// By the kind, and whether V8 may compile to machine code.
     blueprints: Blueprints,
     /// Special addresses that names of backends may lead to.
@@ -67,7 +66,7 @@ impl Shared {
         program_memory_bytes: u64,
     ) -> Result<Option<Arc<cgroup::Group>>, CgroupError> {
         let Ok(hierarchy) = &self.hierarchy else { return Ok(None) };
-        let profile = &self.limits[&kind];
+        let profile = &self.group_limits[&kind];
         let group_limits = GroupLimits {
             memory_bytes_max: profile.memory_bytes_max + program_memory_bytes,
             threads_max: profile.threads_max,
@@ -92,7 +91,7 @@ impl Launcher {
         let mounts = cgroup::Mounts::of_this_process().map_err(io)?;
         let identities = Identities::new().map_err(|error| io(io::Error::other(error)))?;
         let spawner = Spawner::new(installation.jail_exec.clone()).map_err(io)?;
-        let (limits, blueprints) = prepare_kinds().map_err(|error| io(io::Error::other(error)))?;
+        let (group_limits, blueprints) = prepare_kinds().map_err(io)?;
         // From here on something is made that has to be removed again.
         let run = data_dir.join("run");
         let root = prepare_folders(&run).map_err(io)?;
@@ -111,7 +110,7 @@ impl Launcher {
             root,
             run,
             sequence,
-            limits,
+            group_limits,
             blueprints,
             egress_allowed: Arc::from(egress_allowed),
         };
@@ -291,7 +290,7 @@ impl Launcher {
     }
 
     fn profile(&self, kind: Kind) -> &CgroupLimits {
-        &self.shared.limits[&kind]
+        &self.shared.group_limits[&kind]
     }
 
     /// Without a control group, `setrlimit` bounds what a process may map for writing.
@@ -340,17 +339,19 @@ impl Launcher {
 
 type Blueprints = BTreeMap<(Kind, bool), Blueprint>;
 
-/// Reads the profiles of all kinds, and compiles their filters.
-fn prepare_kinds() -> Result<(BTreeMap<Kind, CgroupLimits>, Blueprints), BlueprintError> {
-    let mut limits = BTreeMap::new();
+/// Reads the profile of each kind, and compiles its filters.
+fn prepare_kinds() -> io::Result<(BTreeMap<Kind, CgroupLimits>, Blueprints)> {
+    let mut group_limits = BTreeMap::new();
     let mut blueprints = BTreeMap::new();
     for kind in Kind::ALL {
-        limits.insert(kind, Profile::load(kind)?.cgroup);
+        let profile = Profile::load(kind).map_err(io::Error::other)?;
         for jit in [true, false] {
-            blueprints.insert((kind, jit), Blueprint::prepare(kind, jit)?);
+            let failed = |error| io::Error::other(format!("the system call filter of the {kind}: {error}"));
+            blueprints.insert((kind, jit), Blueprint::of(&profile, jit).map_err(failed)?);
         }
+        group_limits.insert(kind, profile.cgroup);
     }
-    Ok((limits, blueprints))
+    Ok((group_limits, blueprints))
 }
 
 /// Empties the folder of running processes, and makes the one on which private roots are mounted.
