@@ -15,14 +15,16 @@ const sesCompartment = () => {
   return compartment;
 };
 
-/** Names of a global object, with what each is. @param {object} globalThis */
+/** Names of a global object, and of what stands between it and the realm, with what each is. @param {object} globalThis */
 const contents = (globalThis) => {
   /** @type {Record<string, object>} */
   const found = {};
-  for (const [name, { value, writable, configurable }] of Object.entries(Object.getOwnPropertyDescriptors(globalThis))) {
-    // Each has its own of these; and a program needs no other compartments.
-    if (!['globalThis', 'eval', 'Function', 'Compartment'].includes(name)) {
-      found[name] = { value, writable, configurable };
+  for (let holder = globalThis; holder !== Object.prototype; holder = Object.getPrototypeOf(holder)) {
+    for (const [name, { value, writable, configurable }] of Object.entries(Object.getOwnPropertyDescriptors(holder))) {
+      // SES's have others of these; and a program needs no other compartments.
+      if (!['globalThis', 'eval', 'Function', 'Compartment'].includes(name)) {
+        found[name] = { value, writable, configurable };
+      }
     }
   }
   return found;
@@ -33,7 +35,8 @@ test('they have what SES permits, and no Compartment', () => {
   assert.deepEqual(contents(globalThis), contents(sesCompartment().globalThis));
   assert.equal(globalThis.globalThis, globalThis);
   assert.ok(!('Compartment' in globalThis));
-  assert.equal(Object.getPrototypeOf(globalThis), Object.prototype);
+  assert.ok(Object.isFrozen(Object.getPrototypeOf(globalThis)));
+  assert.equal(globalThis.constructor, Object);
 });
 
 test('a program means the same in them', () => {
@@ -74,11 +77,36 @@ test('a program means the same in them', () => {
     'evalScope',
     'scopeTerminator',
     'globalThis[Symbol.unscopables] = { given: true }',
+    'globalThis.NaN = 1',
+    'Object.prototype.toString.call(globalThis) + globalThis',
+    'Object.keys(eval) + eval.name + eval.length + Function.name + Function.length + (Function.prototype === Object.getPrototypeOf(eval))',
+    'eval(1)',
+    'new eval("1")',
     'let = ;',
   ]) {
     const [own, ses] = [outcome(compartments.take(), source), outcome(sesCompartment(), source)];
     assert.deepEqual(own, ses, source);
   }
+});
+
+test('evaluators evaluate in the program that runs, and no stack is too short to take eval away in time', () => {
+  const { globalThis, evaluate } = compartments.take();
+  const found = evaluate(`
+    const own = eval;
+    const found = new Set();
+    let left = 0;
+    const look = () => {
+      try { (0, eval)('0'); new Function('')(); } catch {}
+      found.add(eval === own && (0, eval)('globalThis') === globalThis && Function('return eval')() === own);
+    };
+    const dive = () => { try { dive(); } catch {} if (left > 0) { left -= 1; try { look(); } catch {} } };
+    for (left = 200; left > 0;) dive();
+    look();
+    found`);
+  assert.deepEqual([...found], [true]);
+  const next = compartments.take();
+  assert.notEqual(next.globalThis, globalThis);
+  assert.equal(next.evaluate('(0, eval)("globalThis")'), next.globalThis);
 });
 
 test('nothing is left of a program that has ended', () => {

@@ -5,12 +5,17 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { closePerimeter } from '../src/guest/perimeter.js';
 import { makeCompartments } from '../src/guest/compartments.js';
+import { makeConsole } from '../src/guest/console.js';
 import { makeExecution } from '../src/guest/execution.js';
 import { makeSharedGlobals } from '../src/guest/globals.js';
+import { makeTimers } from '../src/guest/timers.js';
 import { makePrinter } from '../src/shared/powers.js';
 
 const perimeter = closePerimeter();
-const compartments = makeCompartments(perimeter.Compartment, makeSharedGlobals(perimeter));
+const printing = makeConsole(makePrinter);
+const timers = makeTimers();
+const globals = { ...makeSharedGlobals(perimeter), ...timers.globals, console: printing.console };
+const compartments = makeCompartments(perimeter.Compartment, globals);
 const [{ execute }] = JSON.parse(
   readFileSync(new URL('../../tests/fixtures/protocol/to-guest.json', import.meta.url), 'utf8'),
 );
@@ -39,7 +44,7 @@ const run = (body, answer = () => null) =>
     };
     const request = { ...execute, entry: 'call', linesBefore: 1, source: `(async function () {\n${body}\n})` };
     const channel = { send, ask: (/** @type {string} */ json) => answered(JSON.parse(json).call) };
-    const execution = makeExecution({ channel, makePrinter }, compartments.take(), request);
+    const execution = makeExecution({ channel, printing, timers }, compartments.take(), request);
     const turn = () => {
       if (execution.hasEnded()) {
         execution.sendIdle();
@@ -57,8 +62,8 @@ const run = (body, answer = () => null) =>
 
 test('a program ends with exactly one outcome and then idle', async () => {
   const frames = await run('setTimeout(() => { throw new Error("late") }, 60000); return (await GetRates({ day: 1 })) + 1', () => 41);
-  assert.deepEqual(frames.map((frame) => Object.keys(frame)[0]), ['call', 'completed', 'idle']);
-  assert.deepEqual(frames[1], { completed: { executionId: execute.executionId, resultType: 'number', value: 42 } });
+  assert.deepEqual(frames.map((frame) => Object.keys(frame)[0]), ['call', 'wait', 'completed', 'idle']);
+  assert.deepEqual(frames[2], { completed: { executionId: execute.executionId, resultType: 'number', value: 42 } });
 });
 
 test('a function gives a promise, and its sync the value', async () => {

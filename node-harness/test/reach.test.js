@@ -10,14 +10,16 @@ import { makeTimers } from '../src/guest/timers.js';
 import { makePrinter } from '../src/shared/powers.js';
 
 const sharedGlobals = makeSharedGlobals(closePerimeter());
+const printing = makeConsole(makePrinter);
+const timers = makeTimers();
 const budgets = { apiCallsMax: 1e6, apiCallsConcurrentMax: 1e6, paramsBytesMax: 100, resultBytesMax: 100, logEntriesMax: 5, logCharsMax: 100 };
 
-/** What one execution is given. @param {ReturnType<typeof makeTimers>} timers */
-const given = (timers) => ({
+/** What one execution is given. */
+const given = () => ({
   ...sharedGlobals,
   ...timers.globals,
   ...makeEndowments({ send: () => {}, ask: () => ({ return: { executionId: '', callId: 1, value: {} } }) }, ['GetRates'], budgets).globals,
-  console: makeConsole({ send: () => {}, makePrinter }, budgets),
+  console: printing.console,
 });
 
 const freshArguments = () => [[], ['a=1'], ['http://a/?b=1'], ['*'], ['bad', {}], [() => 1], [[1]], [new Uint8Array(2)], [{}], ['en'], [Symbol('s')]];
@@ -61,8 +63,9 @@ const reach = () => {
       }
     }
   };
-  const timers = makeTimers(() => {});
-  for (const [name, value] of Object.entries(given(timers))) {
+  printing.begin(() => {}, budgets);
+  timers.begin(() => {});
+  for (const [name, value] of Object.entries(given())) {
     visit(value, name, 4);
   }
   timers.end();

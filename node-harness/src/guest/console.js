@@ -1,9 +1,30 @@
 // @ts-check
 /**
  * The program's `console`: Node's own formatting, and each output becomes one log entry, within the
- * budget.
+ * budget of its execution.
  */
 import { frozen } from './frozen.js';
+
+/** What programs find, with the level of its entries. */
+const LEVELS = {
+  log: 'log',
+  info: 'info',
+  warn: 'warn',
+  error: 'error',
+  debug: 'debug',
+  trace: 'debug',
+  dirxml: 'log',
+  table: 'log',
+  assert: 'error',
+  group: 'log',
+  groupCollapsed: 'log',
+  groupEnd: 'log',
+  count: 'log',
+  countReset: 'log',
+  time: 'log',
+  timeLog: 'log',
+  timeEnd: 'log',
+};
 
 /** What a program may choose for `dir`; anything else could have its own code called by the formatting. */
 const DIR_OPTIONS = ['depth', 'showHidden', 'compact', 'breakLength', 'sorted'];
@@ -17,15 +38,15 @@ const plainOptions = (options) =>
   );
 
 /**
- * @param {{
- *   send: (entry: import('../shared/protocol.js').LogEntry) => void,
- *   makePrinter: (write: (text: string) => void) => Console,
- * }} powers
+ * What one execution prints.
+ *
+ * @param {(entry: import('../shared/protocol.js').LogEntry) => void} send
+ * @param {(write: (text: string) => void) => Console} makePrinter
  * @param {{ logEntriesMax: number, logCharsMax: number }} budgets
  */
-export const makeConsole = ({ send, makePrinter }, { logEntriesMax, logCharsMax }) => {
+const makeOutput = (send, makePrinter, { logEntriesMax, logCharsMax }) => {
   let entries = 0;
-  /** @type {Console | undefined} */
+  /** @type {any} */
   let printer;
 
   /** @param {string} level @param {string} text */
@@ -40,45 +61,52 @@ export const makeConsole = ({ send, makePrinter }, { logEntriesMax, logCharsMax 
     }
   };
 
-  /** @type {string} */
   let level = 'log';
 
   /** Prints, unless nothing more is kept. @param {string} wanted @param {string} method @param {unknown[]} values */
-  const print = (wanted, method, values) => {
+  return (wanted, method, values) => {
     if (entries <= logEntriesMax) {
       // Formatting `%s` may call the program's own `toString`, which may print as well.
       const outer = level;
       level = wanted;
       printer ??= makePrinter((text) => record(level, text.replace(/\n$/, '').toWellFormed()));
       try {
-        /** @type {any} */ (printer)[method](...values);
+        printer[method](...values);
       } finally {
         level = outer;
       }
     }
   };
+};
 
-  // Written out, because an object that V8 knows beforehand is made twenty times as fast.
-  /** @type {Record<string, (...values: any[]) => void>} */
-  const console = {
-    log: (...values) => print('log', 'log', values),
-    info: (...values) => print('info', 'info', values),
-    warn: (...values) => print('warn', 'warn', values),
-    error: (...values) => print('error', 'error', values),
-    debug: (...values) => print('debug', 'debug', values),
-    trace: (...values) => print('debug', 'trace', values),
+/**
+ * One console for all programs of a guest, of which one runs at a time.
+ *
+ * @param {(write: (text: string) => void) => Console} makePrinter
+ */
+export const makeConsole = (makePrinter) => {
+  /** Of the execution that runs. @type {ReturnType<typeof makeOutput>} */
+  let print = () => {};
+  const methods = Object.entries(LEVELS).map(([method, level]) => [
+    method,
+    // In an object, so that it has its name.
+    { [method]: (/** @type {unknown[]} */ ...values) => print(level, method, values) }[method],
+  ]);
+  const console = frozen({
+    ...Object.fromEntries(methods),
+    /** @param {unknown} value @param {unknown} [options] */
     dir: (value, options) => print('log', 'dir', [value, plainOptions(options)]),
-    dirxml: (...values) => print('log', 'dirxml', values),
-    table: (...values) => print('log', 'table', values),
-    assert: (...values) => print('error', 'assert', values),
-    group: (...values) => print('log', 'group', values),
-    groupCollapsed: (...values) => print('log', 'groupCollapsed', values),
-    groupEnd: (...values) => print('log', 'groupEnd', values),
-    count: (...values) => print('log', 'count', values),
-    countReset: (...values) => print('log', 'countReset', values),
-    time: (...values) => print('log', 'time', values),
-    timeLog: (...values) => print('log', 'timeLog', values),
-    timeEnd: (...values) => print('log', 'timeEnd', values),
-  };
-  return frozen(console);
+  });
+  return Object.freeze({
+    console,
+    /**
+     * From now on it prints for this execution.
+     *
+     * @param {(entry: import('../shared/protocol.js').LogEntry) => void} send
+     * @param {{ logEntriesMax: number, logCharsMax: number }} budgets
+     */
+    begin: (send, budgets) => {
+      print = makeOutput(send, makePrinter, budgets);
+    },
+  });
 };

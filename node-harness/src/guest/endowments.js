@@ -61,10 +61,9 @@ export const makeEndowments = ({ send, ask }, functions, { apiCallsMax, apiCalls
     return { callId, fields: `"callId":${callId},"name":${JSON.stringify(name)},"params":${params}` };
   };
 
-  /** @param {string} name @param {unknown[]} values */
-  const call = async (name, values) => {
+  /** @param {string} name @param {unknown[]} values @param {Error} place */
+  const call = async (name, values, place) => {
     const { callId, fields } = begin(name, values);
-    const place = new V8Error();
     return new Promise((resolve, reject) => {
       waiting.set(callId, { resolve, reject, place });
       send(fields);
@@ -84,7 +83,7 @@ export const makeEndowments = ({ send, ask }, functions, { apiCallsMax, apiCalls
   /** @type {Record<string, Function>} */
   const globals = {};
   for (const name of functions) {
-    const awaited = { [name]: /** @param {...unknown} values */ (...values) => call(name, values) }[name];
+    const awaited = { [name]: /** @param {...unknown} values */ (...values) => call(name, values, new V8Error()) }[name];
     const sync = { [name]: /** @param {...unknown} values */ (...values) => callSync(name, values) }[name];
     globals[name] = Object.defineProperty(awaited, 'sync', { value: Object.freeze(sync) });
   }

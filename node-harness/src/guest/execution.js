@@ -3,18 +3,19 @@
  * One execution: a fresh Compartment, the program, and exactly one `completed` or `threw` when its timers
  * are cleared and its pending calls cut off.
  */
-import { makeConsole } from './console.js';
 import { makeEndowments } from './endowments.js';
 import { SOURCE_NAME, describeError } from './errors.js';
 import { toJson, typeOf } from './json.js';
-import { makeTimers } from './timers.js';
 
 /** For whom a program runs, and where; the other names are its own. */
 const READ_ONLY = ['__agentId', '__env'];
 
+/** What follows it runs with nothing of the harness on the stack, which V8 walks for the place of each call. */
+const alone = Promise.resolve();
+
 /**
- * Defines what a program finds as properties of its own global object. To assign them is many times as fast, and
- * the same where there is nothing of that name yet.
+ * Gives a program values of its own, as properties of its global object. To assign them is many times as fast as
+ * to define them, and the same where nothing of that name is there or inherited.
  *
  * @param {Record<string, unknown>} globalThis @param {Record<string, unknown>} values
  */
@@ -33,12 +34,13 @@ const give = (globalThis, values) => {
 /**
  * @param {{
  *   channel: { send: (json: string) => void, ask: (json: string, isAnswer: (message: any) => boolean) => any },
- *   makePrinter: (write: (text: string) => void) => Console,
- * }} powers
+ *   printing: ReturnType<typeof import('./console.js').makeConsole>,
+ *   timers: ReturnType<typeof import('./timers.js').makeTimers>,
+ * }} powers  the latter two serve one execution after another
  * @param {{ globalThis: Record<string, unknown>, evaluate: (source: string) => any }} compartment  a fresh one
  * @param {import('../shared/protocol.js').Execute} request
  */
-export const makeExecution = ({ channel, makePrinter }, compartment, request) => {
+export const makeExecution = ({ channel, printing, timers }, compartment, request) => {
   const { executionId, source, entry, functions, input, context, budgets } = request;
   const ownId = `"executionId":${JSON.stringify(executionId)}`;
   let ended = false;
@@ -65,7 +67,6 @@ export const makeExecution = ({ channel, makePrinter }, compartment, request) =>
   const sendLog = ({ level, text, truncated = false }) =>
     void (ended || send('log', `"level":"${level}","text":${JSON.stringify(text)},"truncated":${truncated}`));
 
-  const console = makeConsole({ send: sendLog, makePrinter }, budgets);
   /** @param {any} answer @param {number} callId */
   const isAnswer = (answer, callId) => {
     const { return: returned, throw: threw } = answer;
@@ -79,12 +80,13 @@ export const makeExecution = ({ channel, makePrinter }, compartment, request) =>
     functions,
     budgets,
   );
-  const timers = makeTimers(fail);
 
   const run = async () => {
-    give(compartment.globalThis, { ...timers.globals, ...endowments.globals, console, input, ...context });
+    printing.begin(sendLog, budgets);
+    timers.begin(fail);
+    give(compartment.globalThis, { ...endowments.globals, input, ...context });
     const program = compartment.evaluate(`${source}\n//# sourceURL=${SOURCE_NAME}`);
-    const value = await (entry === 'call' ? program() : program);
+    const value = await (entry === 'call' ? alone.then(() => program()) : program);
     settle('completed', `"resultType":"${typeOf(value)}","value":${toJson(value, 'result', budgets.resultBytesMax)}`);
   };
 
@@ -115,9 +117,9 @@ export const makeExecution = ({ channel, makePrinter }, compartment, request) =>
     /** @param {unknown} reason */
     unhandledRejection: (reason) => {
       try {
-        console.error('Unhandled rejection:', reason);
+        printing.console.error('Unhandled rejection:', reason);
       } catch {
-        console.error('Unhandled rejection of a value that cannot be shown');
+        printing.console.error('Unhandled rejection of a value that cannot be shown');
       }
     },
   };

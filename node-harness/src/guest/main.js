@@ -8,10 +8,12 @@ import { closePerimeter, formatStacks } from './perimeter.js';
 import { blockingProtocol, forkGuests, leave, makePrinter, onUnhandledRejection } from '../shared/powers.js';
 import { makeChannel } from './channel.js';
 import { makeCompartments } from './compartments.js';
+import { makeConsole } from './console.js';
 import { makeStacks } from './errors.js';
 import { makeExecution } from './execution.js';
 import { makeSharedGlobals } from './globals.js';
 import { GUEST_PLAYS, ZYGOTE_PLAYS, leaveNoGarbage, makeRehearsal } from './rehearsal.js';
+import { makeTimers } from './timers.js';
 
 const { setImmediate } = globalThis;
 
@@ -20,7 +22,13 @@ export const start = (library) => {
   const perimeter = closePerimeter();
   const stacks = makeStacks();
   formatStacks(stacks.format);
-  const compartments = makeCompartments(perimeter.Compartment, makeSharedGlobals(perimeter));
+  const printing = makeConsole(makePrinter);
+  const timers = makeTimers();
+  const compartments = makeCompartments(perimeter.Compartment, {
+    ...makeSharedGlobals(perimeter),
+    ...timers.globals,
+    console: printing.console,
+  });
   const rehearsal = makeRehearsal();
   // What a guest runs is what was rehearsed, down to each closure: V8 has compiled these.
   let ends = /** @type {typeof blockingProtocol} */ (rehearsal);
@@ -45,7 +53,7 @@ export const start = (library) => {
     const message = channel.next();
     if ('execute' in message) {
       stacks.follow(message.execute);
-      current = makeExecution({ channel, makePrinter }, compartments.take(), message.execute);
+      current = makeExecution({ channel, printing, timers }, compartments.take(), message.execute);
       current.start();
     } else {
       current?.receive(message);

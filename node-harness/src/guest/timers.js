@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * Timers of one execution. All of them end with it. They do not use Node's: the guest waits in one
+ * Timers of the execution that runs. All of them end with it. They do not use Node's: the guest waits in one
  * system call for whatever the supervisor sends, and asks it to be woken.
  */
 import { frozen } from './frozen.js';
@@ -15,14 +15,16 @@ const DELAY_MS_MAX = 2 ** 31 - 1;
  * @typedef {{ id: number, due: number, every: number | undefined, callback: Function, values: unknown[] }} Timer
  */
 
-/** @param {(error: unknown) => void} fail  called when a callback throws */
-export const makeTimers = (fail) => {
+/** The same functions for all programs of a guest, of which one runs at a time. */
+export const makeTimers = () => {
+  /** Called when a callback throws. @type {(error: unknown) => void} */
+  let fail = () => {};
   /** @type {Map<number, Timer>} */
   const running = new Map();
   /** Those whose time has come, in their order. @type {Timer[]} */
   let ready = [];
   let last = 0;
-  let ended = false;
+  let ended = true;
   /** When the supervisor will wake us. */
   let wakes = Infinity;
 
@@ -76,8 +78,16 @@ export const makeTimers = (fail) => {
     },
   });
 
-  return {
+  return Object.freeze({
     globals,
+    /** From now on they are this execution's, whose callbacks may throw. @param {(error: unknown) => void} fails */
+    begin: (fails) => {
+      fail = fails;
+      ready = [];
+      last = 0;
+      ended = false;
+      wakes = Infinity;
+    },
     /** The supervisor woke us: those that are due get ready. */
     wake: () => {
       wakes = Infinity;
@@ -120,5 +130,5 @@ export const makeTimers = (fail) => {
       ended = true;
       running.clear();
     },
-  };
+  });
 };
