@@ -132,7 +132,7 @@ impl Daemon {
         let (store, contents) = Store::open(&data.path.join("cloister.db"))?;
         let builds = Builds::open(data.path.join("builds"), &contents.builds).map_err(failed)?;
         let catalogue = Catalogue::restore(contents.environments, &builds, &settings.isolation_min);
-        let analysis = Analysis::new(launcher.clone());
+        let analysis = Analysis::new(&launcher, &tasks);
         let operator = settings.operator.clone();
         let provisioner = Provisioner::new(
             launcher.clone(),
@@ -223,7 +223,6 @@ impl Daemon {
         self.tasks.begin_shutdown();
         self.executor.audit.sync();
         self.pool.close();
-        self.executor.analysis.close().await;
         if tokio::time::timeout(drain_max, self.tasks.ended()).await.is_err() {
             tracing::warn!("some work did not end within {} s and is cancelled", drain_max.as_secs());
             self.tasks.stop();

@@ -26,7 +26,8 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.work.spawn(task);
+        // On its way a task would be moved several times, and that of an execution is 5 kB.
+        self.work.spawn(Box::pin(task));
     }
 
     /// A task that brings work, and goes on until there is none left: it ends at `closing`.

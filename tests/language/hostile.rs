@@ -1,11 +1,14 @@
 //! Sources that are made to hurt whoever reads them.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::programs::{programs, shop};
-use crate::support::Supervisor;
+use crate::support::{Supervisor, children, wait_for};
 
 fn execute(supervisor: &Supervisor, environment: &str, code: &str) -> (u16, Value) {
     let body =
@@ -83,6 +86,62 @@ fn deep_nesting_of_every_kind_is_too_complex_and_harms_nobody() {
         let chain = format!("{open}{}", if close.is_empty() { ".b" } else { close }.repeat(60_000));
         assert_eq!(execute(&supervisor, "test", &chain).1["code"], "code_too_complex", "{open}");
     }
+}
+
+const CALLERS: usize = 16;
+const SOURCES_EACH: usize = 30;
+
+/// Many ask at the same time what their sources are, each with an error on a line of its own, and some of them too
+/// deep to be read. All are told what is theirs, or that nobody has time for them: gives how often that was.
+fn ask_together(supervisor: &Supervisor, answered: &AtomicUsize) -> usize {
+    let is_busy = |caller: usize, number: usize| {
+        let is_hostile = number % 10 == 7;
+        let lines = caller * 100 + number;
+        let code = if is_hostile { "[".repeat(100_000) } else { "\n".repeat(lines) + "let x = ;" };
+        let body =
+            json!({ "environmentName": "test", "userAgentId": format!("agent-{caller}"), "code": code });
+        let answer = supervisor.post("/api/analyze", &body);
+        answered.fetch_add(1, Ordering::Relaxed);
+        match (answer.status, is_hostile) {
+            (422, true) => assert_eq!(answer.body["code"], "code_too_complex"),
+            (400, false) => {
+                assert_eq!(answer.body["violations"][0]["line"], lines + 1, "{}", answer.body);
+            }
+            (503, _) => return true,
+            _ => panic!("{number}: {answer:?}"),
+        }
+        false
+    };
+    let busy = |caller| (0..SOURCES_EACH).filter(|number| is_busy(caller, *number)).count();
+    std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..CALLERS).map(|caller| scope.spawn(move || busy(caller))).collect();
+        callers.into_iter().map(|caller| caller.join().unwrap()).sum()
+    })
+}
+
+#[test]
+fn those_who_ask_at_the_same_time_are_told_what_is_theirs() {
+    let supervisor = Supervisor::start();
+    supervisor.provision();
+    assert_eq!(ask_together(&supervisor, &AtomicUsize::new(0)), 0);
+    // The same while analyzers are killed from outside, which says nothing about a source.
+    let answered = AtomicUsize::new(0);
+    let busy = std::thread::scope(|scope| {
+        let killer = scope.spawn(|| {
+            for more in (10..CALLERS * SOURCES_EACH - 50).step_by(20) {
+                wait_for("answers", || (answered.load(Ordering::Relaxed) >= more).then_some(()));
+                for analyzer in children(supervisor.pid()).iter().filter(|child| child.kind() == "analyzer") {
+                    // It may have ended by itself.
+                    let _ = kill(Pid::from_raw(analyzer.pid), Signal::SIGKILL);
+                }
+            }
+        });
+        let busy = ask_together(&supervisor, &answered);
+        killer.join().unwrap();
+        busy
+    });
+    // Only who was with two that were killed.
+    assert!(busy < 20, "{busy} had to be told to come again");
 }
 
 #[test]

@@ -16,7 +16,7 @@ mod source;
 mod tokens;
 mod types;
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 
 use analyzer::{Answer, FRAME_BYTES_MAX, Request};
 
@@ -26,16 +26,28 @@ fn main() -> io::Result<()> {
     {
         return probe::run(act, target);
     }
-    let mut input = io::stdin().lock();
-    let mut output = io::stdout().lock();
+    let mut input = BufReader::with_capacity(BUFFER_BYTES, io::stdin().lock());
+    let mut output = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
     while let Some(frame) = read_frame(&mut input)? {
         let answer = match serde_json::from_slice(&frame)? {
             Request::Program(submission) => program::analyze(&submission),
             Request::Implementation { source } => implementation::analyze(&source),
         };
         write_frame(&mut output, &answer)?;
+        // Answers to what was asked together are sent together.
+        if !holds_frame(input.buffer()) {
+            output.flush()?;
+        }
     }
     Ok(())
+}
+
+/// What is read and written at once.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Whether the next request can be read without waiting for it.
+fn holds_frame(buffer: &[u8]) -> bool {
+    buffer.split_first_chunk().is_some_and(|(head, rest)| rest.len() >= u32::from_be_bytes(*head) as usize)
 }
 
 fn read_frame(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
@@ -57,6 +69,5 @@ fn write_frame(output: &mut impl Write, answer: &Answer) -> io::Result<()> {
     let body = serde_json::to_vec(answer)?;
     let length = u32::try_from(body.len()).map_err(io::Error::other)?;
     output.write_all(&length.to_be_bytes())?;
-    output.write_all(&body)?;
-    output.flush()
+    output.write_all(&body)
 }

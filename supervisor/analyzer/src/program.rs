@@ -27,11 +27,20 @@ const LINES_BEFORE_CALL: u32 = 1;
 const DEFAULT_EXPORT: &str = "__defaultExport";
 
 pub fn analyze(submission: &Submission) -> Answer {
-    match read(submission).and_then(|(text, language)| started(submission, &text, language)) {
+    let allocator = Allocator::default();
+    match read(submission, &allocator).and_then(|source| started(submission, &source)) {
         Ok(program) => Answer::Program(program),
         Err(Refusal::Violations(violations)) => Answer::Refused { violations },
         Err(Refusal::TooComplex) => Answer::TooComplex,
     }
+}
+
+/// A program as JavaScript without anything around it, each line and column where it was.
+struct Source<'a> {
+    text: &'a str,
+    language: Language,
+    /// Without errors.
+    parsed: ParserReturn<'a>,
 }
 
 /// Why a program cannot be run.
@@ -57,22 +66,21 @@ fn checked(text: &str, parsed: &ParserReturn<'_>) -> Result<Vec<Violation>, Refu
     Ok(syntax_errors(text, parsed))
 }
 
-/// The program as JavaScript without anything around it, each line and column where it was.
-fn read(submission: &Submission) -> Result<(String, Language), Refusal> {
-    let text = forms::without_marks(&submission.source);
+fn read<'a>(submission: &Submission, allocator: &'a Allocator) -> Result<Source<'a>, Refusal> {
+    let text = allocator.alloc_str(&forms::without_marks(&submission.source));
     let wanted = submission.language;
-    let is_fenced = forms::has_backquote_fences(&text) && !fences_are_comment(&text);
+    let is_fenced = forms::has_backquote_fences(text) && !fences_are_comment(text);
     let fenced = || {
-        forms::from_fences(&text).map(|fenced| {
+        forms::from_fences(text).map(|fenced| {
             let said = fenced.says_typescript.then_some(Language::TypeScript);
-            read_as(&fenced.text, wanted.or(said))
+            read_as(allocator.alloc_str(&fenced.text), wanted.or(said), allocator)
         })
     };
     if is_fenced {
         let message = "none of the fences holds a program: mark it as ```js";
-        return fenced().unwrap_or_else(|| Err(Refusal::Violations(vec![violation(&text, 0, message)])));
+        return fenced().unwrap_or_else(|| Err(Refusal::Violations(vec![violation(text, 0, message)])));
     }
-    match read_as(&text, wanted) {
+    match read_as(text, wanted, allocator) {
         Ok(program) => Ok(program),
         Err(refused) => fenced().unwrap_or(Err(refused)),
     }
@@ -90,19 +98,23 @@ fn fences_are_comment(text: &str) -> bool {
 }
 
 /// As JavaScript, and as TypeScript where that fails and nothing else is said.
-fn read_as(text: &str, language: Option<Language>) -> Result<(String, Language), Refusal> {
-    let allocator = Allocator::default();
+fn read_as<'a>(
+    text: &'a str,
+    language: Option<Language>,
+    allocator: &'a Allocator,
+) -> Result<Source<'a>, Refusal> {
     let mut refused = Vec::new();
     if language != Some(Language::TypeScript) {
-        refused = checked(text, &parse(&allocator, text, SourceType::mjs()))?;
+        let parsed = parse(allocator, text, SourceType::mjs());
+        refused = checked(text, &parsed)?;
         if refused.is_empty() {
-            return Ok((text.to_owned(), Language::JavaScript));
+            return Ok(Source { text, language: Language::JavaScript, parsed });
         }
     }
     if language == Some(Language::JavaScript) {
         return Err(Refusal::Violations(refused));
     }
-    let parsed = parse(&allocator, text, SourceType::ts());
+    let parsed = parse(allocator, text, SourceType::ts());
     let errors = checked(text, &parsed)?;
     if !errors.is_empty() {
         // What is neither is most likely that of which more was understood.
@@ -111,22 +123,24 @@ fn read_as(text: &str, language: Option<Language>) -> Result<(String, Language),
         return Err(Refusal::Violations(if is_typescript { errors } else { refused }));
     }
     let javascript = types::without_types(text, &parsed.program).map_err(Refusal::Violations)?;
-    Ok((javascript, Language::TypeScript))
+    let text = allocator.alloc_str(&javascript);
+    let parsed = parse(allocator, text, SourceType::mjs());
+    match checked(text, &parsed)? {
+        errors if errors.is_empty() => Ok(Source { text, language: Language::TypeScript, parsed }),
+        errors => Err(Refusal::Violations(errors)),
+    }
 }
 
-fn started(submission: &Submission, text: &str, language: Language) -> Result<Program, Refusal> {
-    let allocator = Allocator::default();
-    let parsed = parse(&allocator, text, SourceType::mjs());
-    let mut violations = checked(text, &parsed)?;
+fn started(submission: &Submission, source: &Source<'_>) -> Result<Program, Refusal> {
+    let Source { text, language, ref parsed } = *source;
     let tree = &parsed.program;
     let built = SemanticBuilder::new().with_build_nodes(true).with_check_syntax_error(true).build(tree);
-    if violations.is_empty() {
-        violations.extend(built.diagnostics.errors().take(VIOLATIONS_MAX).map(|error| {
-            // The last place is the one that contradicts the others.
-            let offset = error.labels.last().map_or(0, |label| label.offset());
-            violation(text, offset, error.message.to_string())
-        }));
-    }
+    let contradictions = built.diagnostics.errors().take(VIOLATIONS_MAX).map(|error| {
+        // The last place is the one that contradicts the others.
+        let offset = error.labels.last().map_or(0, |label| label.offset());
+        violation(text, offset, error.message.to_string())
+    });
+    let mut violations: Vec<Violation> = contradictions.collect();
     let (mut edits, exported) = without_exports(submission, text, tree, &mut violations);
     tokens::rewrite(text, tree, &mut edits, &mut violations);
     violations.extend(dynamic_imports(submission, text, tree));

@@ -1,30 +1,29 @@
 //! Asks the jailed analyzer what a source is. The supervisor itself never parses JavaScript.
 //!
-//! An analyzer answers one request at a time and stays for the next. A source that makes it abort
-//! (deep nesting overflows its stack) costs that request and a new process. What it said of a program is kept.
+//! A source that makes an analyzer abort (deep nesting overflows its stack) costs that request and a new
+//! process. What it said of a program is kept.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+mod desk;
+
 use std::sync::Arc;
 
-use analyzer::{
-    Answer, FRAME_BYTES_MAX, Implementation, Program, Request, Shift, Submission, UnknownName, Violation,
-};
-use jail::Kind;
+use analyzer::{Answer, Implementation, Program, Request, Shift, Submission, UnknownName, Violation};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use tokio::sync::{Mutex, Semaphore};
+
+use desk::Desk;
 
 use crate::config::limits;
 use crate::ids::Digest;
-use crate::protocol::frame::{Connection, FrameError};
-use crate::worker::{self, ExitCause, Launch, LaunchError, Launcher, Process};
+use crate::runtime::Tasks;
+use crate::worker::{LaunchError, Launcher};
 
 /// What a program takes beside its source.
 const PROGRAM_BYTES: usize = 1024;
 
-/// Analyzers at the same time.
-const ANALYZERS_MAX: usize = 2;
+/// Of the two desks the first is asked, unless sources of so many bytes more wait there: a short one is not to wait
+/// for a long one.
+const WAITING_STEP_BYTES: usize = 16 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AnalysisError {
@@ -44,10 +43,7 @@ pub enum AnalysisError {
 
 #[derive(Clone)]
 pub struct Analysis {
-    launcher: Launcher,
-    permits: Arc<Semaphore>,
-    /// Nothing once it is closed: an analyzer that comes back then is ended.
-    idle: Arc<Mutex<Option<Vec<Analyzer>>>>,
+    desks: Arc<[Desk; 2]>,
     /// Programs by the digest of everything that decides how they are read.
     known: Arc<KnownPrograms>,
 }
@@ -72,29 +68,11 @@ impl Weighter<Digest, Arc<Program>> for Bytes {
     }
 }
 
-struct Analyzer {
-    process: Process,
-    connection: Connection<Answer, Request>,
-}
-
-impl Analyzer {
-    fn is_usable(&self) -> bool {
-        !self.process.has_ended() && self.connection.is_quiet()
-    }
-}
-
-/// What came of one question to one analyzer.
-enum Attempt {
-    Answered(Answer),
-    Killed,
-}
-
 impl Analysis {
-    pub fn new(launcher: Launcher) -> Analysis {
+    /// Analyzers are started when somebody asks, and end when the supervisor shuts down.
+    pub fn new(launcher: &Launcher, tasks: &Tasks) -> Analysis {
         Analysis {
-            launcher,
-            permits: Arc::new(Semaphore::new(ANALYZERS_MAX)),
-            idle: Arc::new(Mutex::new(Some(Vec::new()))),
+            desks: Arc::new(std::array::from_fn(|_| Desk::open(launcher.clone(), tasks))),
             known: Arc::new(known_programs(limits::KNOWN_PROGRAMS_BYTES_MAX)),
         }
     }
@@ -128,73 +106,10 @@ impl Analysis {
     }
 
     async fn ask(&self, request: Request) -> Result<Answer, AnalysisError> {
-        let turn = tokio::time::timeout(limits::ANALYSIS_TIME_MAX, self.permits.acquire());
-        let Ok(Ok(_permit)) = turn.await else { return Err(AnalysisError::Busy) };
-        match self.attempt(&request).await? {
-            Attempt::Answered(answer) => Ok(answer),
-            // Killed from outside, which says nothing about the source.
-            Attempt::Killed => match self.attempt(&request).await? {
-                Attempt::Answered(answer) => Ok(answer),
-                Attempt::Killed => Err(AnalysisError::Busy),
-            },
-        }
-    }
-
-    async fn attempt(&self, request: &Request) -> Result<Attempt, AnalysisError> {
-        let idle = self.idle.lock().await.as_mut().and_then(Vec::pop).filter(Analyzer::is_usable);
-        let mut analyzer = match idle {
-            Some(analyzer) => analyzer,
-            None => self.start().await?,
-        };
-        let exchange = async {
-            analyzer.connection.send(request).await?;
-            analyzer.connection.receive().await
-        };
-        match tokio::time::timeout(limits::ANALYSIS_TIME_MAX, exchange).await {
-            Ok(Ok(answer)) => {
-                if let Some(idle) = self.idle.lock().await.as_mut() {
-                    idle.push(analyzer);
-                }
-                Ok(Attempt::Answered(answer))
-            }
-            Ok(Err(FrameError::Closed)) => {
-                let Some(exit) = worker::exit_of(&analyzer.process).await else {
-                    return Err(AnalysisError::TooComplex);
-                };
-                if exit.cause == ExitCause::Signal(nix::libc::SIGKILL) && !exit.out_of_memory {
-                    return Ok(Attempt::Killed);
-                }
-                tracing::info!(end = exit.describe(), "an analyzer gave up on a source");
-                Err(AnalysisError::TooComplex)
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "an analyzer failed");
-                Err(AnalysisError::TooComplex)
-            }
-            Err(_) => Err(AnalysisError::TooComplex),
-        }
-    }
-
-    async fn start(&self) -> Result<Analyzer, LaunchError> {
-        let launch = Launch {
-            kind: Kind::Analyzer,
-            program: worker::Program::Analyzer,
-            arguments: Vec::new(),
-            environment: BTreeMap::new(),
-            grants: Vec::new(),
-            directory: PathBuf::from("/"),
-            program_memory_bytes: 0,
-            jit: true,
-            stdout_bytes_max: limits::STDOUT_BYTES_MAX,
-            folder: None,
-        };
-        let (process, socket) = self.launcher.launch(launch).await?;
-        Ok(Analyzer { process, connection: Connection::new(socket, FRAME_BYTES_MAX, FRAME_BYTES_MAX) })
-    }
-
-    /// Ends the analyzers that wait for work, and those that work when they have answered.
-    pub async fn close(&self) {
-        *self.idle.lock().await = None;
+        let [first, second] = &*self.desks;
+        let steps = |desk: &Desk| desk.waiting_bytes() / WAITING_STEP_BYTES;
+        let desk = if steps(second) < steps(first) { second } else { first };
+        desk.ask(request).await
     }
 }
 

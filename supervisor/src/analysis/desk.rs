@@ -1,0 +1,216 @@
+//! One analyzer, and those who wait for its answers.
+//!
+//! ```text
+//!  ask ─► jobs ─► as many as wait are written at once ─► unanswered ─(an answer)─► who asked first
+//!                                                            └─(it aborts)─► that one is told, the others are asked again
+//! ```
+//!
+//! To wake a process and to be woken by it costs as much as to read a short program, so those who come while
+//! others are answered are asked together.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use analyzer::{Answer, FRAME_BYTES_MAX, Request};
+use jail::Kind;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::AnalysisError;
+use crate::config::limits;
+use crate::protocol::frame::{Connection, FrameError};
+use crate::runtime::Tasks;
+use crate::worker::{self, ExitCause, Launch, LaunchError, Launcher, Process};
+
+/// What an analyzer is asked before it has answered.
+const UNANSWERED_MAX: usize = 8;
+
+/// Who waits beyond that waits in front of the queue.
+const JOBS_MAX: usize = 64;
+
+pub struct Desk {
+    jobs: mpsc::Sender<Job>,
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
+struct Job {
+    request: Request,
+    reply: oneshot::Sender<Result<Answer, AnalysisError>>,
+    /// Whether an analyzer was killed from outside while it had this one.
+    was_killed: bool,
+}
+
+/// Bytes that are counted as waiting until this is dropped.
+struct Waiting<'a> {
+    desk: &'a Desk,
+    bytes: usize,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.desk.waiting_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Desk {
+    pub fn open(launcher: Launcher, tasks: &Tasks) -> Desk {
+        let (jobs, queue) = mpsc::channel(JOBS_MAX);
+        let clerk = Clerk { launcher, tasks: tasks.clone(), jobs: queue, unanswered: VecDeque::new() };
+        tasks.spawn_service(clerk.work());
+        Desk { jobs, waiting_bytes: Arc::default() }
+    }
+
+    /// How much is not answered yet.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes.load(Ordering::Relaxed)
+    }
+
+    pub async fn ask(&self, request: Request) -> Result<Answer, AnalysisError> {
+        let bytes = match &request {
+            Request::Program(submission) => submission.source.len(),
+            Request::Implementation { source } => source.len(),
+        };
+        self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let _waiting = Waiting { desk: self, bytes };
+        let (reply, answer) = oneshot::channel();
+        let job = Job { request, reply, was_killed: false };
+        let answered = async {
+            self.jobs.send(job).await.map_err(|_| AnalysisError::Busy)?;
+            answer.await.unwrap_or(Err(AnalysisError::Busy))
+        };
+        // Until those before it are answered, and for itself.
+        timeout(2 * limits::ANALYSIS_TIME_MAX, answered).await.unwrap_or(Err(AnalysisError::Busy))
+    }
+}
+
+/// Who serves a desk.
+struct Clerk {
+    launcher: Launcher,
+    tasks: Tasks,
+    jobs: mpsc::Receiver<Job>,
+    /// In the order in which they were asked.
+    unanswered: VecDeque<Job>,
+}
+
+struct Analyzer {
+    process: Process,
+    connection: Connection<Answer, Request>,
+}
+
+impl Analyzer {
+    fn is_usable(&self) -> bool {
+        !self.process.has_ended() && self.connection.is_quiet()
+    }
+}
+
+impl Clerk {
+    async fn work(mut self) {
+        let mut idle: Option<Analyzer> = None;
+        loop {
+            tokio::select! {
+                biased;
+                Some(job) = self.jobs.recv() => self.unanswered.push_back(job),
+                // What still comes is served by a new one.
+                () = self.tasks.shutting_down(), if idle.is_some() => idle = None,
+                () = self.tasks.closing() => return,
+            }
+            while !self.unanswered.is_empty() {
+                let analyzer = match idle.take().filter(Analyzer::is_usable) {
+                    Some(analyzer) => Ok(analyzer),
+                    None => self.start().await,
+                };
+                match analyzer {
+                    Ok(analyzer) => idle = self.serve(analyzer).await,
+                    Err(error) => self.answer(Err(error.into())),
+                }
+            }
+        }
+    }
+
+    /// Asks the analyzer whatever is not answered, until nobody waits. Gives it back if it can be used again.
+    async fn serve(&mut self, mut analyzer: Analyzer) -> Option<Analyzer> {
+        for job in std::mem::take(&mut self.unanswered) {
+            self.put(job, &mut analyzer);
+        }
+        while !self.unanswered.is_empty() {
+            while self.unanswered.len() < UNANSWERED_MAX
+                && let Ok(job) = self.jobs.try_recv()
+            {
+                self.put(job, &mut analyzer);
+            }
+            match timeout(limits::ANALYSIS_TIME_MAX, analyzer.connection.receive()).await {
+                Ok(Ok(answer)) => self.answer(Ok(answer)),
+                Ok(Err(FrameError::Closed)) => {
+                    self.analyzer_ended(&analyzer).await;
+                    return None;
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "an analyzer failed");
+                    self.answer(Err(AnalysisError::TooComplex));
+                    return None;
+                }
+                Err(_) => {
+                    self.answer(Err(AnalysisError::TooComplex));
+                    return None;
+                }
+            }
+        }
+        Some(analyzer)
+    }
+
+    /// Puts a question behind those that wait to be sent, unless nobody wants the answer any more.
+    fn put(&mut self, job: Job, analyzer: &mut Analyzer) {
+        if job.reply.is_closed() {
+            return;
+        }
+        match analyzer.connection.queue(&job.request) {
+            Ok(()) => self.unanswered.push_back(job),
+            Err(_) => drop(job.reply.send(Err(AnalysisError::TooComplex))),
+        }
+    }
+
+    /// The first of those that are not answered is the one that it ended with.
+    async fn analyzer_ended(&mut self, analyzer: &Analyzer) {
+        let exit = worker::exit_of(&analyzer.process).await;
+        let was_killed = exit
+            .as_ref()
+            .is_some_and(|exit| exit.cause == ExitCause::Signal(nix::libc::SIGKILL) && !exit.out_of_memory);
+        match self.unanswered.front_mut() {
+            // Killed from outside, which says nothing about the source.
+            Some(job) if was_killed && !job.was_killed => job.was_killed = true,
+            _ if was_killed => self.answer(Err(AnalysisError::Busy)),
+            _ => {
+                if let Some(exit) = exit {
+                    tracing::info!(end = exit.describe(), "an analyzer gave up on a source");
+                }
+                self.answer(Err(AnalysisError::TooComplex));
+            }
+        }
+    }
+
+    fn answer(&mut self, answer: Result<Answer, AnalysisError>) {
+        if let Some(job) = self.unanswered.pop_front() {
+            // Who asked may have gone away.
+            drop(job.reply.send(answer));
+        }
+    }
+
+    async fn start(&self) -> Result<Analyzer, LaunchError> {
+        let launch = Launch {
+            kind: Kind::Analyzer,
+            program: worker::Program::Analyzer,
+            arguments: Vec::new(),
+            environment: BTreeMap::new(),
+            grants: Vec::new(),
+            directory: PathBuf::from("/"),
+            program_memory_bytes: 0,
+            jit: true,
+            stdout_bytes_max: limits::STDOUT_BYTES_MAX,
+            folder: None,
+        };
+        let (process, socket) = self.launcher.launch(launch).await?;
+        Ok(Analyzer { process, connection: Connection::new(socket, FRAME_BYTES_MAX, FRAME_BYTES_MAX) })
+    }
+}
