@@ -5,9 +5,8 @@ use std::borrow::Cow;
 use analyzer::{EntryKind, Submission};
 use oxc_ast::AstKind;
 use oxc_ast::ast::{
-    ArrowFunctionExpression, AwaitExpression, BindingPattern, Class, Declaration,
-    ExportDefaultDeclarationKind, Expression, ForOfStatement, Function, Program as Tree, ReturnStatement,
-    Statement, VariableDeclaration,
+    ArrowFunctionExpression, AwaitExpression, BindingPattern, Declaration, ExportDefaultDeclarationKind,
+    Expression, ForOfStatement, Function, Program as Tree, ReturnStatement, Statement, VariableDeclaration,
 };
 use oxc_ast_visit::{Visit, walk};
 use oxc_semantic::{NodeId, Semantic};
@@ -25,11 +24,13 @@ pub struct Start {
     name: Option<Cow<'static, str>>,
     /// Without an input, a function's own defaults hold.
     given: &'static str,
+    /// Something outside of every function is awaited, or may be.
+    awaits: bool,
 }
 
 impl Start {
     fn at(kind: EntryKind, name: Option<Cow<'static, str>>) -> Start {
-        Start { kind, completes: false, name, given: "" }
+        Start { kind, completes: false, name, given: "", awaits: false }
     }
 
     /// The name is one that `declares_function` knows.
@@ -40,7 +41,8 @@ impl Start {
         exported: Option<Cow<'static, str>>,
     ) -> Start {
         let start = Start::find(submission, tree, semantic, exported);
-        Start { given: if submission.has_input { "input" } else { "" }, ..start }
+        let given = if submission.has_input { "input" } else { "" };
+        Start { given, awaits: Body::of(tree).awaits, ..start }
     }
 
     fn find(
@@ -100,25 +102,23 @@ impl Start {
     /// The source as the guest evaluates it, the head of a wrapping function on a line of its own.
     pub fn wrap(&self, source: String) -> String {
         let (name, given) = (self.name.as_deref().unwrap_or_default(), self.given);
+        // Who calls it awaits what it gives: a function that is not asynchronous is less to compile and to run.
+        let head = if self.awaits { "async function" } else { "function" };
         match self.kind {
             EntryKind::Script => source,
-            EntryKind::Body => body(&source, ""),
+            EntryKind::Body => format!("({head} () {{\n{source}\n}})"),
             EntryKind::Function => {
-                format!("(async function () {{return await (\n{}\n)({given});\n}})", source.trim_end())
+                format!("(function () {{return (\n{}\n)({given});\n}})", source.trim_end())
             }
             EntryKind::ExportDefault => {
                 let called = format!("(typeof {name} === 'function' ? {name}({given}) : {name})");
-                body(&source, &format!("\nreturn await {called};"))
+                format!("({head} () {{\n{source}\nreturn {called};\n}})")
             }
             EntryKind::Entry | EntryKind::Execute | EntryKind::Main => {
-                body(&source, &format!("\nreturn await {name}({given});"))
+                format!("({head} () {{\n{source}\nreturn {name}({given});\n}})")
             }
         }
     }
-}
-
-fn body(source: &str, after: &str) -> String {
-    format!("(async function () {{\n{source}{after}\n}})")
 }
 
 /// What a program does with a function at its top level.
@@ -284,9 +284,13 @@ impl<'a> Visit<'a> for Body {
         walk::walk_for_of_statement(self, statement);
     }
 
+    fn visit_variable_declaration(&mut self, declaration: &VariableDeclaration<'a>) {
+        self.awaits |= declaration.kind.is_await();
+        walk::walk_variable_declaration(self, declaration);
+    }
+
+    // Of a class, what it extends and the names of its members stand outside of its functions.
     fn visit_function(&mut self, _: &Function<'a>, _: ScopeFlags) {}
 
     fn visit_arrow_function_expression(&mut self, _: &ArrowFunctionExpression<'a>) {}
-
-    fn visit_class(&mut self, _: &Class<'a>) {}
 }
