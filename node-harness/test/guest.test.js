@@ -6,12 +6,14 @@ import { test } from 'node:test';
 import { closePerimeter } from '../src/guest/perimeter.js';
 import { makeCompartments } from '../src/guest/compartments.js';
 import { makeConsole } from '../src/guest/console.js';
+import { makeEndowments } from '../src/guest/endowments.js';
 import { makeExecution } from '../src/guest/execution.js';
 import { makeSharedGlobals } from '../src/guest/globals.js';
 import { makeTimers } from '../src/guest/timers.js';
 import { makePrinter } from '../src/shared/powers.js';
 
 const perimeter = closePerimeter();
+const endowments = makeEndowments();
 const printing = makeConsole(makePrinter);
 const timers = makeTimers();
 const globals = { ...makeSharedGlobals(perimeter), ...timers.globals, console: printing.console };
@@ -44,7 +46,7 @@ const run = (body, answer = () => null) =>
     };
     const request = { ...execute, entry: 'call', linesBefore: 1, source: `(async function () {\n${body}\n})` };
     const channel = { send, ask: (/** @type {string} */ json) => answered(JSON.parse(json).call) };
-    const execution = makeExecution({ channel, printing, timers }, compartments.take(), request);
+    const execution = makeExecution({ channel, endowments, printing, timers }, compartments.take(), request);
     const turn = () => {
       if (execution.hasEnded()) {
         execution.sendIdle();

@@ -10,6 +10,7 @@ import { makeTimers } from '../src/guest/timers.js';
 import { makePrinter } from '../src/shared/powers.js';
 
 const sharedGlobals = makeSharedGlobals(closePerimeter());
+const endowments = makeEndowments();
 const printing = makeConsole(makePrinter);
 const timers = makeTimers();
 const budgets = { apiCallsMax: 1e6, apiCallsConcurrentMax: 1e6, paramsBytesMax: 100, resultBytesMax: 100, logEntriesMax: 5, logCharsMax: 100 };
@@ -18,7 +19,7 @@ const budgets = { apiCallsMax: 1e6, apiCallsConcurrentMax: 1e6, paramsBytesMax: 
 const given = () => ({
   ...sharedGlobals,
   ...timers.globals,
-  ...makeEndowments({ send: () => {}, ask: () => ({ return: { executionId: '', callId: 1, value: {} } }) }, ['GetRates'], budgets).globals,
+  GetRates: endowments.functionOf('GetRates'),
   console: printing.console,
 });
 
@@ -63,6 +64,7 @@ const reach = () => {
       }
     }
   };
+  endowments.begin({ send: () => {}, ask: () => ({ return: { executionId: '', callId: 1, value: {} } }) }, budgets);
   printing.begin(() => {}, budgets);
   timers.begin(() => {});
   for (const [name, value] of Object.entries(given())) {

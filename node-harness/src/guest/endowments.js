@@ -3,7 +3,6 @@
  * The environment's functions as the program sees them: each call is a frame to the supervisor,
  * which decides whether it is made. A function gives a promise, and its `sync` waits for the value.
  */
-import { frozen } from './frozen.js';
 import { toJson } from './json.js';
 import { V8Error } from './perimeter.js';
 
@@ -27,24 +26,25 @@ const thrown = ({ name, message, code }, place) => {
 };
 
 /**
- * @param {{
- *   send: (call: string) => void,
- *   ask: (call: string, callId: number) => import('../shared/protocol.js').ToGuest,
- * }} powers  both take the text of a call's fields
- * @param {string[]} functions
- * @param {import('../shared/protocol.js').Budgets} budgets
+ * The same functions for all programs of a guest, of which one runs at a time; each is made when it is first needed.
+ * What they have of an execution begins and ends with it.
  */
-export const makeEndowments = ({ send, ask }, functions, { apiCallsMax, apiCallsConcurrentMax, paramsBytesMax }) => {
+export const makeEndowments = () => {
+  /** Both take the text of a call's fields. @type {{ send: (call: string) => void, ask: (call: string, callId: number) => import('../shared/protocol.js').ToGuest }} */
+  let powers;
+  /** @type {import('../shared/protocol.js').Budgets} */
+  let budgets;
   /** @type {Map<number, { resolve: (value: unknown) => void, reject: (error: Error) => void, place: Error }>} */
   const waiting = new Map();
   let calls = 0;
-  let ended = false;
+  let ended = true;
 
   /** Counts a call. @param {string} name @param {unknown[]} values */
-  const begin = (name, values) => {
+  const count = (name, values) => {
     if (values.length > 1) {
       throw new TypeError(`${name} takes one argument, an object; ${values.length} were given`);
     }
+    const { apiCallsMax, apiCallsConcurrentMax, paramsBytesMax } = budgets;
     // It may run code of the program, so it comes before anything is counted.
     const params = toJson(values[0] === undefined ? {} : values[0], 'params', paramsBytesMax);
     if (ended) {
@@ -63,30 +63,38 @@ export const makeEndowments = ({ send, ask }, functions, { apiCallsMax, apiCalls
 
   /** @param {string} name @param {unknown[]} values @param {Error} place */
   const call = async (name, values, place) => {
-    const { callId, fields } = begin(name, values);
+    const { callId, fields } = count(name, values);
     return new Promise((resolve, reject) => {
       waiting.set(callId, { resolve, reject, place });
-      send(fields);
+      powers.send(fields);
     });
   };
 
   /** @param {string} name @param {unknown[]} values */
   const callSync = (name, values) => {
-    const { callId, fields } = begin(name, values);
-    const answer = ask(fields, callId);
+    const { callId, fields } = count(name, values);
+    const answer = powers.ask(fields, callId);
     if ('return' in answer) {
       return answer.return.value;
     }
     throw 'throw' in answer ? thrown(answer.throw.error, new V8Error()) : new Error('the call was not answered');
   };
 
-  /** @type {Record<string, Function>} */
-  const globals = {};
-  for (const name of functions) {
+  /** @param {string} name */
+  const make = (name) => {
     const awaited = { [name]: /** @param {...unknown} values */ (...values) => call(name, values, new V8Error()) }[name];
     const sync = { [name]: /** @param {...unknown} values */ (...values) => callSync(name, values) }[name];
-    globals[name] = Object.defineProperty(awaited, 'sync', { value: Object.freeze(sync) });
-  }
+    return Object.freeze(Object.defineProperty(awaited, 'sync', { value: Object.freeze(sync) }));
+  };
+
+  /** @type {Map<string, Function>} */
+  const made = new Map();
+  /** @param {string} name */
+  const functionOf = (name) => {
+    const found = made.get(name) ?? make(name);
+    made.set(name, found);
+    return found;
+  };
 
   /** @param {number} callId */
   const take = (callId) => {
@@ -95,8 +103,19 @@ export const makeEndowments = ({ send, ask }, functions, { apiCallsMax, apiCalls
     return found;
   };
 
-  return {
-    globals: frozen(globals),
+  return Object.freeze({
+    functionOf,
+    /**
+     * From now on calls are this execution's.
+     *
+     * @param {typeof powers} nextPowers @param {typeof budgets} nextBudgets
+     */
+    begin: (nextPowers, nextBudgets) => {
+      powers = nextPowers;
+      budgets = nextBudgets;
+      calls = 0;
+      ended = false;
+    },
     /** @param {{ callId: number, value: unknown }} message */
     settleReturn: ({ callId, value }) => take(callId)?.resolve(value),
     /** @param {{ callId: number, error: import('../shared/protocol.js').ErrorDetails }} message */
@@ -109,5 +128,5 @@ export const makeEndowments = ({ send, ask }, functions, { apiCallsMax, apiCalls
       ended = true;
       waiting.clear();
     },
-  };
+  });
 };

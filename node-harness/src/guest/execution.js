@@ -3,7 +3,6 @@
  * One execution: a fresh Compartment, the program, and exactly one `completed` or `threw` when its timers
  * are cleared and its pending calls cut off.
  */
-import { makeEndowments } from './endowments.js';
 import { SOURCE_NAME, describeError } from './errors.js';
 import { toJson, typeOf } from './json.js';
 
@@ -14,33 +13,31 @@ const READ_ONLY = ['__agentId', '__env'];
 const alone = Promise.resolve();
 
 /**
- * Gives a program values of its own, as properties of its global object. To assign them is many times as fast as
- * to define them, and the same where nothing of that name is there or inherited.
+ * Gives a program a value of its own, as a property of its global object. To assign it is many times as fast as to
+ * define it, and the same where nothing of that name is inherited.
  *
- * @param {Record<string, unknown>} globalThis @param {Record<string, unknown>} values
+ * @param {Record<string, unknown>} globalThis @param {string} name @param {unknown} value
  */
-const give = (globalThis, values) => {
-  for (const name of Object.keys(values)) {
-    const value = values[name];
-    const own = !READ_ONLY.includes(name);
-    if (own && !(name in globalThis)) {
-      globalThis[name] = value;
-    } else {
-      Object.defineProperty(globalThis, name, { value, writable: own, enumerable: true, configurable: own });
-    }
+const give = (globalThis, name, value) => {
+  const own = !READ_ONLY.includes(name);
+  if (own && !(name in Object.getPrototypeOf(globalThis))) {
+    globalThis[name] = value;
+  } else {
+    Object.defineProperty(globalThis, name, { value, writable: own, enumerable: true, configurable: own });
   }
 };
 
 /**
  * @param {{
  *   channel: { send: (json: string) => void, ask: (json: string, isAnswer: (message: any) => boolean) => any },
+ *   endowments: ReturnType<typeof import('./endowments.js').makeEndowments>,
  *   printing: ReturnType<typeof import('./console.js').makeConsole>,
  *   timers: ReturnType<typeof import('./timers.js').makeTimers>,
- * }} powers  the latter two serve one execution after another
+ * }} powers  they serve one execution after another
  * @param {{ globalThis: Record<string, unknown>, evaluate: (source: string) => any }} compartment  a fresh one
  * @param {import('../shared/protocol.js').Execute} request
  */
-export const makeExecution = ({ channel, printing, timers }, compartment, request) => {
+export const makeExecution = ({ channel, endowments, printing, timers }, compartment, request) => {
   const { executionId, source, entry, functions, input, context, budgets } = request;
   const ownId = `"executionId":${JSON.stringify(executionId)}`;
   let ended = false;
@@ -75,16 +72,18 @@ export const makeExecution = ({ channel, printing, timers }, compartment, reques
   };
   /** @param {string} call @param {number} callId */
   const ask = (call, callId) => channel.ask(message('call', call), (answer) => isAnswer(answer, callId));
-  const endowments = makeEndowments(
-    { send: (call) => send('call', call), ask },
-    functions,
-    budgets,
-  );
 
   const run = async () => {
+    endowments.begin({ send: (call) => send('call', call), ask }, budgets);
     printing.begin(sendLog, budgets);
     timers.begin(fail);
-    give(compartment.globalThis, { ...endowments.globals, input, ...context });
+    for (const name of functions) {
+      give(compartment.globalThis, name, endowments.functionOf(name));
+    }
+    give(compartment.globalThis, 'input', input);
+    for (const name of Object.keys(context)) {
+      give(compartment.globalThis, name, context[name]);
+    }
     const program = compartment.evaluate(`${source}\n//# sourceURL=${SOURCE_NAME}`);
     const value = await (entry === 'call' ? alone.then(() => program()) : program);
     settle('completed', `"resultType":"${typeOf(value)}","value":${toJson(value, 'result', budgets.resultBytesMax)}`);

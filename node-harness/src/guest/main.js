@@ -9,6 +9,7 @@ import { blockingProtocol, forkGuests, leave, makePrinter, onUnhandledRejection 
 import { makeChannel } from './channel.js';
 import { makeCompartments } from './compartments.js';
 import { makeConsole } from './console.js';
+import { makeEndowments } from './endowments.js';
 import { makeStacks } from './errors.js';
 import { makeExecution } from './execution.js';
 import { makeSharedGlobals } from './globals.js';
@@ -22,6 +23,7 @@ export const start = (library) => {
   const perimeter = closePerimeter();
   const stacks = makeStacks();
   formatStacks(stacks.format);
+  const endowments = makeEndowments();
   const printing = makeConsole(makePrinter);
   const timers = makeTimers();
   const compartments = makeCompartments(perimeter.Compartment, {
@@ -53,7 +55,7 @@ export const start = (library) => {
     const message = channel.next();
     if ('execute' in message) {
       stacks.follow(message.execute);
-      current = makeExecution({ channel, printing, timers }, compartments.take(), message.execute);
+      current = makeExecution({ channel, endowments, printing, timers }, compartments.take(), message.execute);
       current.start();
     } else {
       current?.receive(message);
