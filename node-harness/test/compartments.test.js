@@ -2,7 +2,8 @@
 /** Compartments made of SES's parts are what SES's own are. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { getHeapSpaceStatistics } from 'node:v8';
+import { getHeapSpaceStatistics, getHeapStatistics, setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { makeCompartments } from '../src/guest/compartments.js';
 import { closePerimeter } from '../src/guest/perimeter.js';
 
@@ -91,22 +92,34 @@ test('a program means the same in them', () => {
 
 test('evaluators evaluate in the program that runs, and no stack is too short to take eval away in time', () => {
   const { globalThis, evaluate } = compartments.take();
-  const found = evaluate(`
+  const { found, looks } = evaluate(`
     const own = eval;
     const found = new Set();
+    let looks = 0;
     let left = 0;
     const look = () => {
+      looks += 1;
       try { (0, eval)('0'); new Function('')(); } catch {}
       found.add(eval === own && (0, eval)('globalThis') === globalThis && Function('return eval')() === own);
     };
     const dive = () => { try { dive(); } catch {} if (left > 0) { left -= 1; try { look(); } catch {} } };
-    for (left = 200; left > 0;) dive();
+    // Before it is compiled it could not even begin at the end of the stack.
     look();
-    found`);
+    for (let time = 0; time < 5; time += 1) { left = 1500; dive(); }
+    ({ found, looks })`);
   assert.deepEqual([...found], [true]);
+  assert.ok(looks > 5000, `${looks} looks`);
   const next = compartments.take();
   assert.notEqual(next.globalThis, globalThis);
   assert.equal(next.evaluate('(0, eval)("globalThis")'), next.globalThis);
+});
+
+test('nothing is kept of a program that has ended', () => {
+  compartments.take().evaluate('globalThis.own = new Array(2e6).fill(0.5)');
+  compartments.prepare();
+  setFlagsFromString('--expose-gc');
+  runInNewContext('gc')();
+  assert.ok(getHeapStatistics().used_heap_size < 16e6, `${getHeapStatistics().used_heap_size} bytes`);
 });
 
 test('nothing is left of a program that has ended', () => {

@@ -97,7 +97,7 @@ fn ask_together(supervisor: &Supervisor, answered: &AtomicUsize) -> usize {
     let is_busy = |caller: usize, number: usize| {
         let is_hostile = number % 10 == 7;
         let lines = caller * 100 + number;
-        let code = if is_hostile { "[".repeat(100_000) } else { "\n".repeat(lines) + "let x = ;" };
+        let code = if is_hostile { "(".repeat(8_000) } else { "\n".repeat(lines) + "let x = ;" };
         let body =
             json!({ "environmentName": "test", "userAgentId": format!("agent-{caller}"), "code": code });
         let answer = supervisor.post("/api/analyze", &body);

@@ -78,7 +78,7 @@ const makeGlobalConstructor = (shared) => {
 export const makeCompartments = (Compartment, globals) => {
   const permitted = new Compartment().globalThis;
   const names = Object.getOwnPropertyNames(permitted).filter((name) => !NOT_SHARED.has(name));
-  /** Of the program that runs. @type {Record<string, unknown>} */
+  /** Of the program that runs. @type {any} */
   let current;
   /** @type {Record<string, unknown>} */
   const evaluators = {};
@@ -110,8 +110,9 @@ export const makeCompartments = (Compartment, globals) => {
       current = taken.globalThis;
       return taken;
     },
-    /** Makes the next one. */
+    /** Makes the next one, and forgets the one that was taken. */
     prepare: () => {
+      current = undefined;
       next ??= make();
     },
   });

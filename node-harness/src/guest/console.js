@@ -85,8 +85,10 @@ const makeOutput = (send, makePrinter, { logEntriesMax, logCharsMax }) => {
  * @param {(write: (text: string) => void) => Console} makePrinter
  */
 export const makeConsole = (makePrinter) => {
-  /** Of the execution that runs. @type {ReturnType<typeof makeOutput>} */
-  let print = () => {};
+  /** @type {ReturnType<typeof makeOutput>} */
+  const nowhere = () => {};
+  /** Of the execution that runs. */
+  let print = nowhere;
   const methods = Object.entries(LEVELS).map(([method, level]) => [
     method,
     // In an object, so that it has its name.
@@ -107,6 +109,10 @@ export const makeConsole = (makePrinter) => {
      */
     begin: (send, budgets) => {
       print = makeOutput(send, makePrinter, budgets);
+    },
+    /** Prints no more, and forgets the execution. */
+    end: () => {
+      print = nowhere;
     },
   });
 };

@@ -30,14 +30,13 @@ const thrown = ({ name, message, code }, place) => {
  * What they have of an execution begins and ends with it.
  */
 export const makeEndowments = () => {
-  /** Both take the text of a call's fields. @type {{ send: (call: string) => void, ask: (call: string, callId: number) => import('../shared/protocol.js').ToGuest }} */
+  /** Both take the text of a call's fields. @type {{ send: (call: string) => void, ask: (call: string, callId: number) => import('../shared/protocol.js').ToGuest } | undefined} */
   let powers;
   /** @type {import('../shared/protocol.js').Budgets} */
   let budgets;
   /** @type {Map<number, { resolve: (value: unknown) => void, reject: (error: Error) => void, place: Error }>} */
   const waiting = new Map();
   let calls = 0;
-  let ended = true;
 
   /** Counts a call. @param {string} name @param {unknown[]} values */
   const count = (name, values) => {
@@ -47,7 +46,7 @@ export const makeEndowments = () => {
     const { apiCallsMax, apiCallsConcurrentMax, paramsBytesMax } = budgets;
     // It may run code of the program, so it comes before anything is counted.
     const params = toJson(values[0] === undefined ? {} : values[0], 'params', paramsBytesMax);
-    if (ended) {
+    if (powers === undefined) {
       throw new Error('the program has ended');
     }
     if (calls >= apiCallsMax) {
@@ -58,12 +57,12 @@ export const makeEndowments = () => {
       throw Object.assign(new RangeError(message), { code: 'api_concurrency_limit' });
     }
     const callId = (calls += 1);
-    return { callId, fields: `"callId":${callId},"name":${JSON.stringify(name)},"params":${params}` };
+    return { powers, callId, fields: `"callId":${callId},"name":${JSON.stringify(name)},"params":${params}` };
   };
 
   /** @param {string} name @param {unknown[]} values @param {Error} place */
   const call = async (name, values, place) => {
-    const { callId, fields } = count(name, values);
+    const { powers, callId, fields } = count(name, values);
     return new Promise((resolve, reject) => {
       waiting.set(callId, { resolve, reject, place });
       powers.send(fields);
@@ -72,7 +71,7 @@ export const makeEndowments = () => {
 
   /** @param {string} name @param {unknown[]} values */
   const callSync = (name, values) => {
-    const { callId, fields } = count(name, values);
+    const { powers, callId, fields } = count(name, values);
     const answer = powers.ask(fields, callId);
     if ('return' in answer) {
       return answer.return.value;
@@ -114,7 +113,6 @@ export const makeEndowments = () => {
       powers = nextPowers;
       budgets = nextBudgets;
       calls = 0;
-      ended = false;
     },
     /** @param {{ callId: number, value: unknown }} message */
     settleReturn: ({ callId, value }) => take(callId)?.resolve(value),
@@ -123,9 +121,9 @@ export const makeEndowments = () => {
       const call = take(callId);
       call?.reject(thrown(error, call.place));
     },
-    /** Forgets pending calls; no more can be made. */
+    /** Forgets the execution and its pending calls; no more can be made. */
     end: () => {
-      ended = true;
+      powers = undefined;
       waiting.clear();
     },
   });

@@ -53,6 +53,7 @@ export const makeExecution = ({ channel, endowments, printing, timers }, compart
       ended = true;
       timers.end();
       endowments.end();
+      printing.end();
       send(kind, fields);
     }
   };

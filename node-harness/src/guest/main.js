@@ -39,7 +39,10 @@ export const start = (library) => {
   /** @type {ReturnType<typeof makeExecution> | undefined} */
   let current;
 
-  /** Only a guest that turned its loop again after the end of a program says that it is idle. */
+  /**
+   * Only a guest that turned its loop again after the end of a program says that it is idle. That keeps programs apart:
+   * what they share acts for the one that runs, so nothing of an earlier one may run any more.
+   */
   const rest = (/** @type {ReturnType<typeof makeExecution>} */ ended) => {
     current = undefined;
     if (channel.isBroken()) {

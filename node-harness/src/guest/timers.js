@@ -17,8 +17,10 @@ const DELAY_MS_MAX = 2 ** 31 - 1;
 
 /** The same functions for all programs of a guest, of which one runs at a time. */
 export const makeTimers = () => {
-  /** Called when a callback throws. @type {(error: unknown) => void} */
-  let fail = () => {};
+  /** @type {(error: unknown) => void} */
+  const ignore = () => {};
+  /** Called when a callback throws. */
+  let fail = ignore;
   /** @type {Map<number, Timer>} */
   const running = new Map();
   /** Those whose time has come, in their order. @type {Timer[]} */
@@ -83,7 +85,6 @@ export const makeTimers = () => {
     /** From now on they are this execution's, whose callbacks may throw. @param {(error: unknown) => void} fails */
     begin: (fails) => {
       fail = fails;
-      ready = [];
       last = 0;
       ended = false;
       wakes = Infinity;
@@ -125,9 +126,11 @@ export const makeTimers = () => {
       wakes = next;
       return Math.max(1, Math.ceil(next - performance.now()));
     },
-    /** Clears all timers; no more can be made. */
+    /** Clears all timers; no more can be made, and the execution is forgotten. */
     end: () => {
       ended = true;
+      fail = ignore;
+      ready = [];
       running.clear();
     },
   });

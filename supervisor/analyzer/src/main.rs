@@ -34,8 +34,8 @@ fn main() -> io::Result<()> {
             Request::Implementation { source } => implementation::analyze(&source),
         };
         write_frame(&mut output, &answer)?;
-        // Answers to what was asked together are sent together.
-        if !holds_frame(input.buffer()) {
+        // Answers to short sources that were asked together are sent together.
+        if !holds_short_frame(input.buffer()) {
             output.flush()?;
         }
     }
@@ -45,9 +45,15 @@ fn main() -> io::Result<()> {
 /// What is read and written at once.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Whether the next request can be read without waiting for it.
-fn holds_frame(buffer: &[u8]) -> bool {
-    buffer.split_first_chunk().is_some_and(|(head, rest)| rest.len() >= u32::from_be_bytes(*head) as usize)
+/// What is answered in a moment.
+const SHORT_BYTES: usize = 16 * 1024;
+
+/// Whether the next request is there as a whole, and nobody waits long for its answer.
+fn holds_short_frame(buffer: &[u8]) -> bool {
+    buffer.split_first_chunk().is_some_and(|(head, rest)| {
+        let length = u32::from_be_bytes(*head) as usize;
+        length <= SHORT_BYTES && length <= rest.len()
+    })
 }
 
 fn read_frame(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {

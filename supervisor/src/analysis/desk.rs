@@ -2,11 +2,14 @@
 //!
 //! ```text
 //!  ask ─► jobs ─► as many as wait are written at once ─► unanswered ─(an answer)─► who asked first
-//!                                                            └─(it aborts)─► that one is told, the others are asked again
+//!                                          ▲                 └─(it ends)─► again, each alone
+//!                                          └───────────────────────────────────┘
 //! ```
 //!
 //! To wake a process and to be woken by it costs as much as to read a short program, so those who come while
-//! others are answered are asked together.
+//! others are answered are asked together. When an analyzer ends in the midst of several, nobody knows which of
+//! them it ended with: its last answers may be lost. So each is asked again alone, and only one that is alone is
+//! told that it is too complex.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -18,7 +21,7 @@ use jail::Kind;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::AnalysisError;
+use super::{AnalysisError, WAITING_STEP_BYTES};
 use crate::config::limits;
 use crate::protocol::frame::{Connection, FrameError};
 use crate::runtime::Tasks;
@@ -43,26 +46,41 @@ struct Job {
 }
 
 /// Bytes that are counted as waiting until this is dropped.
-struct Waiting<'a> {
-    desk: &'a Desk,
+struct Waiting {
+    all: Arc<AtomicUsize>,
     bytes: usize,
 }
 
-impl Drop for Waiting<'_> {
+impl Waiting {
+    fn count(all: &Arc<AtomicUsize>, bytes: usize) -> Waiting {
+        all.fetch_add(bytes, Ordering::Relaxed);
+        Waiting { all: Arc::clone(all), bytes }
+    }
+}
+
+impl Drop for Waiting {
     fn drop(&mut self) {
-        self.desk.waiting_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 impl Desk {
     pub fn open(launcher: Launcher, tasks: &Tasks) -> Desk {
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
-        let clerk = Clerk { launcher, tasks: tasks.clone(), jobs: queue, unanswered: VecDeque::new() };
+        let waiting_bytes = Arc::default();
+        let clerk = Clerk {
+            launcher,
+            tasks: tasks.clone(),
+            jobs: queue,
+            unanswered: VecDeque::new(),
+            again: VecDeque::new(),
+            waiting_bytes: Arc::clone(&waiting_bytes),
+        };
         tasks.spawn_service(clerk.work());
-        Desk { jobs, waiting_bytes: Arc::default() }
+        Desk { jobs, waiting_bytes }
     }
 
-    /// How much is not answered yet.
+    /// How much is not answered yet, and a step more while an analyzer that ended is replaced.
     pub fn waiting_bytes(&self) -> usize {
         self.waiting_bytes.load(Ordering::Relaxed)
     }
@@ -72,8 +90,7 @@ impl Desk {
             Request::Program(submission) => submission.source.len(),
             Request::Implementation { source } => source.len(),
         };
-        self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let _waiting = Waiting { desk: self, bytes };
+        let _waiting = Waiting::count(&self.waiting_bytes, bytes);
         let (reply, answer) = oneshot::channel();
         let job = Job { request, reply, was_killed: false };
         let answered = async {
@@ -92,6 +109,9 @@ struct Clerk {
     jobs: mpsc::Receiver<Job>,
     /// In the order in which they were asked.
     unanswered: VecDeque<Job>,
+    /// Those that an analyzer ended with, one of which may be the reason.
+    again: VecDeque<Job>,
+    waiting_bytes: Arc<AtomicUsize>,
 }
 
 struct Analyzer {
@@ -111,53 +131,72 @@ impl Clerk {
         loop {
             tokio::select! {
                 biased;
-                Some(job) = self.jobs.recv() => self.unanswered.push_back(job),
+                Some(job) = self.jobs.recv() => self.again.push_back(job),
                 // What still comes is served by a new one.
                 () = self.tasks.shutting_down(), if idle.is_some() => idle = None,
                 () = self.tasks.closing() => return,
             }
-            while !self.unanswered.is_empty() {
+            let mut replacing = None;
+            while !self.again.is_empty() {
                 let analyzer = match idle.take().filter(Analyzer::is_usable) {
                     Some(analyzer) => Ok(analyzer),
                     None => self.start().await,
                 };
-                match analyzer {
-                    Ok(analyzer) => idle = self.serve(analyzer).await,
-                    Err(error) => self.answer(Err(error.into())),
+                match (analyzer, self.again.pop_front()) {
+                    (Ok(mut analyzer), Some(job)) => {
+                        self.put(job, &mut analyzer);
+                        idle = self.serve(analyzer).await;
+                    }
+                    (Err(error), Some(job)) => drop(job.reply.send(Err(error.into()))),
+                    (_, None) => {}
                 }
+                // Short sources go to the other desk meanwhile.
+                replacing.get_or_insert_with(|| Waiting::count(&self.waiting_bytes, WAITING_STEP_BYTES));
             }
         }
     }
 
-    /// Asks the analyzer whatever is not answered, until nobody waits. Gives it back if it can be used again.
+    /// Waits for what the analyzer was asked, and asks it more, until nobody waits. Gives it back if it can be
+    /// used again.
     async fn serve(&mut self, mut analyzer: Analyzer) -> Option<Analyzer> {
-        for job in std::mem::take(&mut self.unanswered) {
-            self.put(job, &mut analyzer);
-        }
-        while !self.unanswered.is_empty() {
-            while self.unanswered.len() < UNANSWERED_MAX
-                && let Ok(job) = self.jobs.try_recv()
-            {
-                self.put(job, &mut analyzer);
+        loop {
+            self.ask_more(&mut analyzer);
+            if self.unanswered.is_empty() {
+                return Some(analyzer);
             }
-            match timeout(limits::ANALYSIS_TIME_MAX, analyzer.connection.receive()).await {
-                Ok(Ok(answer)) => self.answer(Ok(answer)),
-                Ok(Err(FrameError::Closed)) => {
-                    self.analyzer_ended(&analyzer).await;
-                    return None;
+            let failure = match timeout(limits::ANALYSIS_TIME_MAX, analyzer.connection.receive()).await {
+                Ok(Ok(answer)) => {
+                    self.answer(Ok(answer));
+                    continue;
                 }
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, "an analyzer failed");
-                    self.answer(Err(AnalysisError::TooComplex));
-                    return None;
-                }
-                Err(_) => {
-                    self.answer(Err(AnalysisError::TooComplex));
-                    return None;
-                }
+                Ok(Err(error)) => Some(error),
+                Err(_) => None,
+            };
+            if self.unanswered.len() > 1 {
+                self.again.extend(self.unanswered.drain(..));
+            } else if matches!(failure, Some(FrameError::Closed)) {
+                self.analyzer_ended(&analyzer).await;
+            } else {
+                tracing::warn!(error = ?failure, "an analyzer failed");
+                self.answer(Err(AnalysisError::TooComplex));
             }
+            return None;
         }
-        Some(analyzer)
+    }
+
+    /// One that is asked again is alone; others come together.
+    fn ask_more(&mut self, analyzer: &mut Analyzer) {
+        while self.unanswered.is_empty()
+            && let Some(job) = self.again.pop_front()
+        {
+            self.put(job, analyzer);
+        }
+        while self.again.is_empty()
+            && self.unanswered.len() < UNANSWERED_MAX
+            && let Ok(job) = self.jobs.try_recv()
+        {
+            self.put(job, analyzer);
+        }
     }
 
     /// Puts a question behind those that wait to be sent, unless nobody wants the answer any more.
@@ -171,28 +210,29 @@ impl Clerk {
         }
     }
 
-    /// The first of those that are not answered is the one that it ended with.
+    /// The analyzer ended with the one that it was asked.
     async fn analyzer_ended(&mut self, analyzer: &Analyzer) {
         let exit = worker::exit_of(&analyzer.process).await;
         let was_killed = exit
             .as_ref()
             .is_some_and(|exit| exit.cause == ExitCause::Signal(nix::libc::SIGKILL) && !exit.out_of_memory);
-        match self.unanswered.front_mut() {
-            // Killed from outside, which says nothing about the source.
-            Some(job) if was_killed && !job.was_killed => job.was_killed = true,
-            _ if was_killed => self.answer(Err(AnalysisError::Busy)),
-            _ => {
-                if let Some(exit) = exit {
-                    tracing::info!(end = exit.describe(), "an analyzer gave up on a source");
-                }
-                self.answer(Err(AnalysisError::TooComplex));
-            }
+        let Some(mut job) = self.unanswered.pop_front() else { return };
+        if was_killed && !job.was_killed {
+            // From outside, which says nothing about the source.
+            job.was_killed = true;
+            self.again.push_back(job);
+            return;
         }
+        if let Some(exit) = exit {
+            tracing::info!(end = exit.describe(), "an analyzer gave up on a source");
+        }
+        let told = if was_killed { AnalysisError::Busy } else { AnalysisError::TooComplex };
+        // Who asked may have gone away.
+        drop(job.reply.send(Err(told)));
     }
 
     fn answer(&mut self, answer: Result<Answer, AnalysisError>) {
         if let Some(job) = self.unanswered.pop_front() {
-            // Who asked may have gone away.
             drop(job.reply.send(answer));
         }
     }
