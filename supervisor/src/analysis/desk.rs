@@ -109,7 +109,7 @@ struct Clerk {
     jobs: mpsc::Receiver<Job>,
     /// In the order in which they were asked.
     unanswered: VecDeque<Job>,
-    /// Those that an analyzer ended with, one of which may be the reason.
+    /// The one that is to be asked first, or those that an analyzer ended with, one of which may be the reason.
     again: VecDeque<Job>,
     waiting_bytes: Arc<AtomicUsize>,
 }
@@ -137,21 +137,22 @@ impl Clerk {
                 () = self.tasks.closing() => return,
             }
             let mut replacing = None;
-            while !self.again.is_empty() {
+            while let Some(job) = self.again.pop_front() {
                 let analyzer = match idle.take().filter(Analyzer::is_usable) {
                     Some(analyzer) => Ok(analyzer),
                     None => self.start().await,
                 };
-                match (analyzer, self.again.pop_front()) {
-                    (Ok(mut analyzer), Some(job)) => {
+                match analyzer {
+                    Ok(mut analyzer) => {
                         self.put(job, &mut analyzer);
                         idle = self.serve(analyzer).await;
                     }
-                    (Err(error), Some(job)) => drop(job.reply.send(Err(error.into()))),
-                    (_, None) => {}
+                    Err(error) => drop(job.reply.send(Err(error.into()))),
                 }
-                // Short sources go to the other desk meanwhile.
-                replacing.get_or_insert_with(|| Waiting::count(&self.waiting_bytes, WAITING_STEP_BYTES));
+                if idle.is_none() {
+                    // Short sources go to the other desk meanwhile.
+                    replacing.get_or_insert_with(|| Waiting::count(&self.waiting_bytes, WAITING_STEP_BYTES));
+                }
             }
         }
     }
