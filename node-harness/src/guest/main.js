@@ -31,7 +31,7 @@ export const start = (library) => {
     ...timers.globals,
     console: printing.console,
   });
-  const rehearsal = makeRehearsal();
+  const rehearsal = makeRehearsal(blockingProtocol);
   // What a guest runs is what was rehearsed, down to each closure: V8 has compiled these.
   let ends = /** @type {typeof blockingProtocol} */ (rehearsal);
   const channel = makeChannel({ write: (bytes) => ends.write(bytes), read: (into, from) => ends.read(into, from) });
@@ -74,7 +74,6 @@ export const start = (library) => {
     },
     () => {
       ends = blockingProtocol;
-      onUnhandledRejection((reason) => current?.unhandledRejection(reason));
       channel.send('{"ready":{}}');
     },
   ];
@@ -93,6 +92,7 @@ export const start = (library) => {
     setImmediate(turn);
   };
 
+  onUnhandledRejection((reason) => current?.unhandledRejection(reason));
   rehearsal.start(ZYGOTE_PLAYS);
   turn();
 };

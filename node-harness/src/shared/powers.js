@@ -64,16 +64,21 @@ const waitForEnd = () => {
   }
 };
 
-/** The protocol socket as it is: it blocks. */
+/** The protocol socket as it is: it blocks. To write nothing, or to read where there is no room, does nothing. */
 export const blockingProtocol = Object.freeze({
   /** @param {Buffer} bytes */
   write: (bytes) => {
-    for (let done = 0; done < bytes.length; ) {
+    let done = 0;
+    do {
       done += writeSync(PROTOCOL_FD, bytes, done);
-    }
+    } while (done < bytes.length);
   },
   /** How many bytes were put into a buffer, at least one. @param {Buffer} into @param {number} from */
-  read: (into, from) => readSync(PROTOCOL_FD, into, from, into.length - from, null) || waitForEnd(),
+  read: (into, from) => {
+    const length = into.length - from;
+    const done = readSync(PROTOCOL_FD, into, from, length, null);
+    return done > 0 || length === 0 ? done : waitForEnd();
+  },
 });
 
 /**
@@ -110,8 +115,8 @@ export const importFile = async (file) => (file.endsWith('.cjs') ? createRequire
  * @param {string} library  the path of the seal
  */
 export const forkGuests = (library) => {
-  process.dlopen({ exports: {} }, library);
   process.on('exit', leave);
+  process.dlopen({ exports: {} }, library);
 };
 
 /**

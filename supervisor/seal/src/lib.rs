@@ -43,6 +43,7 @@ fn serve() -> Result<(), Failure> {
     #[expect(clippy::disallowed_methods, reason = "the one thing that a supervisor tells the seal")]
     let variable = std::env::var_os(JIT_VARIABLE);
     let seal = GuestSeal::prepare(variable.is_none_or(|value| value != "off"))?;
+    sys::tidy_memory();
     say(&FromZygote::Ready {})?;
     loop {
         let Some(descriptors) = sys::receive_descriptors()? else { sys::exit(0) };

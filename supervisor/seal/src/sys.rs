@@ -58,6 +58,13 @@ pub fn receive_descriptors<const COUNT: usize>() -> io::Result<Option<[OwnedFd; 
     descriptors.try_into().map(Some).map_err(wrong)
 }
 
+/// Puts what was freed together again and gives whole pages of it back (`malloc_trim(3)`). Left to the forks, each
+/// of them would do so when it first frees much, and copy every page that a piece lies in.
+pub fn tidy_memory() {
+    // SAFETY: the C library takes its own locks, and touches no memory that is in use.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// Forks a process that becomes a child of this one's parent (`clone(2)`, `CLONE_PARENT`): its id here, and
 /// nothing there.
 ///
