@@ -13,7 +13,7 @@ import { makeEndowments } from './endowments.js';
 import { makeStacks } from './errors.js';
 import { makeExecution } from './execution.js';
 import { makeSharedGlobals } from './globals.js';
-import { GUEST_PLAYS, ZYGOTE_PLAYS, leaveNoGarbage, makeRehearsal } from './rehearsal.js';
+import { leaveNoGarbage, makeRehearsal } from './rehearsal.js';
 import { makeTimers } from './timers.js';
 
 const { setImmediate } = globalThis;
@@ -65,26 +65,21 @@ export const start = (library) => {
     }
   };
 
-  /** What comes when everything is played: first the fork, then the supervisor. */
-  const scenes = [
-    () => {
-      leaveNoGarbage();
-      forkGuests(library);
-      rehearsal.start(GUEST_PLAYS);
-    },
-    () => {
-      ends = blockingProtocol;
-      channel.send('{"ready":{}}');
-    },
-  ];
+  /** The zygote stays in the midst of this, and each fork goes on with the supervisor. */
+  const becomeGuest = () => {
+    leaveNoGarbage();
+    forkGuests(library);
+    ends = blockingProtocol;
+    channel.send('{"ready":{}}');
+  };
 
   /** One turn of the loop: an end, a timer or a message. What these leave to microtasks runs before the next. */
   const turn = () => {
     if (current?.hasEnded()) {
       rest(current);
     }
-    if (rehearsal.isOver()) {
-      scenes.shift()?.();
+    if (ends === rehearsal && rehearsal.isOver()) {
+      becomeGuest();
     }
     if (!current?.runTimer()) {
       receive();
@@ -93,6 +88,6 @@ export const start = (library) => {
   };
 
   onUnhandledRejection((reason) => current?.unhandledRejection(reason));
-  rehearsal.start(ZYGOTE_PLAYS);
+  rehearsal.start();
   turn();
 };

@@ -7,10 +7,8 @@
  */
 import { frameOf } from '../shared/frames.js';
 
-/** So many programs a zygote plays: V8 has compiled by then what every program goes through. */
-export const ZYGOTE_PLAYS = 20;
-/** So many a guest plays before it is ready, so that the memory that a program takes is its own by then. */
-export const GUEST_PLAYS = 1;
+/** So many programs are played: V8 has compiled by then what every program goes through. */
+const PLAYS = 20;
 
 /** What programs usually do, as the analyzer hands it on. */
 const PROGRAMS = [
@@ -39,18 +37,16 @@ export const makeRehearsal = (real) => {
   /** @type {Buffer[]} */
   const incoming = [];
   let played = 0;
-  let left = 0;
-  let playing = false;
+  let over = false;
 
   /** @param {import('../shared/protocol.js').ToGuest} message */
   const tell = (message) => void incoming.push(frameOf(JSON.stringify(message)));
 
   const tellNext = () => {
-    playing = left > 0;
-    if (!playing) {
+    over = played === PLAYS;
+    if (over) {
       return;
     }
-    left -= 1;
     const source = `(async function (input) {\n${PROGRAMS[played % PROGRAMS.length]}\n})`;
     played += 1;
     const context = { __agentId: 'nobody', __env: 'rehearsal' };
@@ -59,11 +55,7 @@ export const makeRehearsal = (real) => {
   };
 
   return Object.freeze({
-    /** @param {number} plays */
-    start: (plays) => {
-      left = plays;
-      tellNext();
-    },
+    start: tellNext,
     /** What the guest says, one frame each time. @param {Buffer} frame */
     write: (frame) => {
       real.write(NOTHING);
@@ -89,7 +81,7 @@ export const makeRehearsal = (real) => {
       return frame.copy(into, from);
     },
     /** Whether nothing is left to play. */
-    isOver: () => !playing,
+    isOver: () => over,
   });
 };
 
