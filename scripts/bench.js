@@ -1,5 +1,8 @@
 // Gives Cloister and its peers the same program with one awaited call, and measures them with the same client, in one
 // run: `scripts/bench` is the command.
+//
+// What is compared takes turns: a machine has faster and slower minutes, and its neighbours in the cloud are why. Each
+// figure is the median of all turns, and each ratio the median of what one turn gave.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import fs from 'node:fs/promises';
@@ -9,21 +12,27 @@ import path from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { childrenOf, memoryOf, provision, startPeer, startSupervisor, stop, stopAll } from './peers/servers.js';
 
-const [secondsGiven = '5', ...flags] = process.argv.slice(2);
+const TURNS = 5;
+
+const [secondsGiven = '1', ...flags] = process.argv.slice(2);
 const seconds = Number(secondsGiven);
-if (!(seconds > 0) || flags.some((flag) => flag !== '--write')) {
-  console.error('usage: scripts/bench [seconds per row] [--write]');
+if (!(Number.isInteger(seconds) && seconds > 0) || flags.some((flag) => flag !== '--write')) {
+  console.error('usage: scripts/bench [seconds per turn] [--write]');
   process.exit(2);
 }
 
 const AWAITED = 'async function main() { const rates = await GetRates({}); return rates[0].ok / (rates[0].ok + rates[0].failed) }';
 const BLOCKING = AWAITED.replace('await ', '');
+const NEVER_SEEN = `${AWAITED} // NUMBER`;
 const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'cloister-bench-'));
 const lines = [];
 const print = (line) => {
   lines.push(line);
   console.log(line);
 };
+const figure = (name, text) => print(`| ${name} | ${text} |`);
+
+const median = (values) => values.toSorted((one, other) => one - other)[Math.floor(values.length / 2)];
 
 /** Executions per second, and milliseconds, of so many clients. */
 const load = async (url, clients, body, time) => {
@@ -41,54 +50,83 @@ const load = async (url, clients, body, time) => {
   return { perSecond: Number(found[1]), p50: Number(found[2]), p99: Number(found[3]) };
 };
 
-/** The first executions start processes, and compilers warm up in each of them: sixteen agents have sixteen times as many. */
-const measure = async (url, clients, body) => {
-  await load(url, clients, body, clients);
-  return load(url, clients, body, seconds);
-};
-
-const against = (figure, peer) => (peer ? (figure / peer).toFixed(2) : '');
-
-/** Peers by their name and number of clients. */
-const peers = {};
-
-const row = (name, clients, { perSecond, p50, p99 }) => {
-  const rates = ['unisolated', 'isolate', 'workerd', 'process'].map((peer) => against(perSecond, peers[`${peer} ${clients}`]?.perSecond));
-  print(`| ${name} | ${clients} | ${perSecond.toFixed(perSecond < 100 ? 1 : 0)} | ${p50.toFixed(2)} | ${p99.toFixed(2)} | ${rates.join(' | ')} |`);
-};
-
-const measurePeers = async () => {
-  const names = { unisolated: 'unisolated: SES in the server itself', isolate: 'isolated-vm, a fresh isolate', workerd: 'workerd, a fresh worker', process: 'a Node process each' };
-  for (const [peer, name] of Object.entries(names)) {
-    for (const clients of peer === 'process' ? [1, 4] : [1, 16]) {
-      // workerd keeps every worker that it ever loaded.
-      const server = await startPeer(peer);
-      peers[`${peer} ${clients}`] = await measure(server.url, clients, { code: AWAITED });
-      await stop(server);
-      row(name, clients, peers[`${peer} ${clients}`]);
-    }
-  }
-};
-
+/** The fields of an execution. */
 const run = (fields) => ({ environmentName: 'bench', userAgentId: 'agent', code: AWAITED, ...fields });
 
-const measureRows = async (supervisor) => {
-  const rows = [
-    ['Cloister, warm', 1, {}],
-    ['the same, 16 clients of one agent', 16, {}],
-    ['the same, 16 clients of 16 agents', 16, { userAgentId: 'agent-SHARE' }],
-    ['a program never seen before', 1, { code: `${AWAITED} // NUMBER` }],
-    ['the same', 16, { code: `${AWAITED} // NUMBER` }],
-    ['a call that blocks', 1, { code: BLOCKING }],
-    ['a fresh guest each', 1, { environmentName: 'fresh' }],
-    ['the same', 4, { environmentName: 'fresh' }],
-    ['a new agent each', 1, { userAgentId: 'new-NUMBER' }],
-    ['the same', 4, { userAgentId: 'new-NUMBER' }],
-    ['a new agent each, hosts shared', 4, { environmentName: 'shared', userAgentId: 'new-NUMBER' }],
-  ];
-  for (const [name, clients, fields] of rows) {
-    row(name, clients, await measure(supervisor.url, clients, run(fields)));
+/**
+ * What is measured: peers, which take the code alone, and Cloister with fields of a request. Those of a group take
+ * turns; before the first, each runs for as many seconds as it has clients, since processes start and compilers
+ * warm up, for sixteen agents sixteen times as many.
+ */
+const GROUPS = [
+  [
+    { key: 'unisolated', name: 'unisolated: SES in the server itself', clients: 1, peer: 'unisolated' },
+    { key: 'isolate', name: 'isolated-vm, a fresh isolate', clients: 1, peer: 'isolate' },
+    { key: 'workerd', name: 'workerd, a fresh worker', clients: 1, peer: 'workerd' },
+    { key: 'warm', name: 'Cloister, warm', clients: 1, fields: {} },
+    { key: 'never', name: 'a program never seen before', clients: 1, fields: { code: NEVER_SEEN } },
+    { key: 'blocking', name: 'a call that blocks', clients: 1, fields: { code: BLOCKING } },
+    { key: 'fresh', name: 'a fresh guest each', clients: 1, fields: { environmentName: 'fresh' } },
+  ],
+  [
+    { key: 'unisolated', name: 'unisolated: SES in the server itself', clients: 16, peer: 'unisolated' },
+    { key: 'isolate', name: 'isolated-vm, a fresh isolate', clients: 16, peer: 'isolate' },
+    { key: 'workerd', name: 'workerd, a fresh worker', clients: 16, peer: 'workerd' },
+    { key: 'warm', name: 'Cloister, one agent', clients: 16, fields: {} },
+    { key: 'agents', name: 'sixteen agents', clients: 16, fields: { userAgentId: 'agent-SHARE' } },
+    { key: 'never', name: 'one agent, programs never seen before', clients: 16, fields: { code: NEVER_SEEN } },
+  ],
+  [
+    { key: 'process', name: 'a Node process each', clients: 1, peer: 'process' },
+    { key: 'process', name: 'a Node process each', clients: 4, peer: 'process' },
+    { key: 'fresh', name: 'Cloister, a fresh guest each', clients: 4, fields: { environmentName: 'fresh' } },
+    { key: 'new', name: 'a new agent each', clients: 1, fields: { userAgentId: 'new-NUMBER' } },
+    { key: 'new', name: 'a new agent each', clients: 4, fields: { userAgentId: 'new-NUMBER' } },
+    { key: 'shared', name: 'a new agent each, hosts shared', clients: 4, fields: { environmentName: 'shared', userAgentId: 'new-NUMBER' } },
+  ],
+];
+
+/** Measures a group. @returns its members by key and number of clients, each with what its turns gave */
+const measure = async (group, supervisor) => {
+  const servers = {};
+  for (const peer of new Set(group.flatMap((member) => member.peer ?? []))) {
+    servers[peer] = await startPeer(peer);
   }
+  const turn = ({ clients, peer, fields }, time) =>
+    peer ? load(servers[peer].url, clients, { code: AWAITED }, time) : load(supervisor.url, clients, run(fields), time);
+  const turns = group.map(() => []);
+  for (const member of group) {
+    await turn(member, member.clients);
+  }
+  for (let number = 0; number < TURNS; number += 1) {
+    for (const [at, member] of group.entries()) {
+      // What others left in the caches is not measured.
+      await turn(member, 1);
+      turns[at].push(await turn(member, seconds));
+    }
+  }
+  await Promise.all(Object.values(servers).map(stop));
+  return Object.fromEntries(group.map(({ key, clients }, at) => [`${key} ${clients}`, turns[at]]));
+};
+
+/** How often one turn has of something what another has in the same turn. */
+const ratio = (some, others, what) => median(some.map((turn, number) => turn[what] / others[number][what]));
+
+const printGroup = (group, turns) => {
+  for (const { key, name, clients } of group) {
+    const own = turns[`${key} ${clients}`];
+    const [perSecond, p50, p99] = ['perSecond', 'p50', 'p99'].map((what) => median(own.map((turn) => turn[what])));
+    const ratios = ['unisolated', 'isolate', 'workerd', 'process'].map((peer) => turns[`${peer} ${clients}`]).map((peer) => (peer ? ratio(own, peer, 'perSecond').toFixed(2) : ''));
+    print(`| ${name} | ${clients} | ${perSecond.toFixed(perSecond < 100 ? 1 : 0)} | ${p50.toFixed(2)} | ${p99.toFixed(2)} | ${ratios.join(' | ')} |`);
+  }
+};
+
+const printRatios = (turns) => {
+  figure("p50 of a warm execution, to isolated-vm's", ratio(turns['warm 1'], turns['isolate 1'], 'p50').toFixed(2));
+  figure("p50 of a program never seen before, to a warm one's", ratio(turns['never 1'], turns['warm 1'], 'p50').toFixed(2));
+  figure('executions of warm programs, to those of programs never seen before, 16 clients', ratio(turns['warm 16'], turns['never 16'], 'perSecond').toFixed(2));
+  figure("p50 of a blocking call, less an awaited one's", `${median(turns['blocking 1'].map(({ p50 }, number) => p50 - turns['warm 1'][number].p50)).toFixed(2)} ms`);
+  figure("p50 of a fresh guest, to workerd's fresh worker", ratio(turns['fresh 1'], turns['workerd 1'], 'p50').toFixed(2));
 };
 
 /** Milliseconds of one execution. */
@@ -107,11 +145,8 @@ const execute = (supervisor, fields) =>
     request.end(JSON.stringify(run(fields)));
   });
 
-const median = (values) => values.toSorted((one, other) => one - other)[Math.floor(values.length / 2)];
-
 /** What one execution waits for in the moments that matter. */
 const measureMoments = async (data) => {
-  const figure = (name, text) => print(`| ${name} | ${text} |`);
   let supervisor = await startSupervisor(data);
   const first = await execute(supervisor, { environmentName: 'fresh' });
   await wait(2000);
@@ -164,19 +199,24 @@ const bareStarts = async () => {
 
 try {
   const data = path.join(folder, 'data');
-  print(`${os.cpus()[0].model}, ${os.cpus().length} cores, Linux ${os.release()}, Node ${process.version}, ${new Date().toISOString().slice(0, 10)}, ${seconds} s per row after a second per client to warm up.`);
-  print('The ratios are of executions per second, to the peers with as many clients.\n');
-  print('| one awaited call | clients | per second | p50 ms | p99 ms | to unisolated | to isolated-vm | to workerd | to a Node process |\n|---|---|---|---|---|---|---|---|---|');
-  await measurePeers();
+  print(`${os.cpus()[0].model}, ${os.cpus().length} cores, Linux ${os.release()}, Node ${process.version}, ${new Date().toISOString().slice(0, 10)}, medians of ${TURNS} turns of ${seconds} s.`);
+  print('The ratios are of executions per second in the same turn, to the peers with as many clients.\n');
   const supervisor = await startSupervisor(data);
   await provision(supervisor, 'bench');
   await provision(supervisor, 'fresh', { isolation: { guest: 'execution' } });
   await provision(supervisor, 'shared', { isolation: { host: 'environment' } });
   await provision(supervisor, 'warm', { keepWarm: true });
-  await measureRows(supervisor);
+  print('| one awaited call | clients | per second | p50 ms | p99 ms | to unisolated | to isolated-vm | to workerd | to a Node process |\n|---|---|---|---|---|---|---|---|---|');
+  const turns = {};
+  for (const group of GROUPS) {
+    const measured = await measure(group, supervisor);
+    printGroup(group, measured);
+    Object.assign(turns, measured);
+  }
   await stop(supervisor);
   print('\n| | |\n|---|---|');
-  print(`| bare \`node -e 0\`, two at a time | ${(await bareStarts()).toFixed(0)} per second |`);
+  printRatios(turns);
+  figure('bare `node -e 0`, two at a time', `${(await bareStarts()).toFixed(0)} per second`);
   await measureMoments(data);
   if (flags.includes('--write')) {
     const readme = await fs.readFile('README.md', 'utf8');

@@ -7,6 +7,8 @@ import { rates, serve } from './serve.js';
 if (process.argv[2] === 'child') {
   createRequire(import.meta.url)('ses');
   lockdown();
+  // The server may have been stopped meanwhile.
+  process.stdout.on('error', () => {});
   const GetRates = harden(async () => structuredClone(rates));
   const compartment = new Compartment({ globals: { GetRates }, __options__: true });
   process.stdout.write(JSON.stringify(await compartment.evaluate(`${process.argv[3]}; main()`)));
