@@ -91,6 +91,26 @@ fn what_is_kept_and_what_is_spare_is_as_many_as_the_operator_says() {
 }
 
 #[test]
+fn a_guest_that_waits_for_its_first_program_has_little_memory_of_its_own() {
+    let supervisor = Supervisor::with_settings("[execution]\nspare_guests = 4\n");
+    let guests = wait_for("four spare guests", || {
+        let guests = of_kind(&supervisor, "guest");
+        (guests.len() == 4).then_some(guests)
+    });
+    let mut before = Vec::new();
+    let kilobytes = wait_for("them to write to no more memory", || {
+        let now: Vec<u64> = guests.iter().map(Jailed::own_memory).collect();
+        let last = std::mem::replace(&mut before, now.clone());
+        (now == last && now.iter().all(|own| *own > 300)).then_some(now)
+    });
+    // It was 850 when each of them compiled functions of Node's, collected what its zygote had freed, and played a
+    // program for itself.
+    assert!(kilobytes.iter().all(|own| *own < 700), "{kilobytes:?}");
+    supervisor.provision();
+    assert_eq!(supervisor.result("return 1"), 1);
+}
+
+#[test]
 fn a_guest_that_has_grown_is_replaced() {
     let supervisor = Supervisor::start();
     supervisor.provision();

@@ -32,6 +32,13 @@ impl Jailed {
     }
 
     /// `/proc/PID/limits`
+    /// Kilobytes of memory that it wrote to and shares with nobody.
+    pub fn own_memory(&self) -> u64 {
+        let rollup = fs::read_to_string(self.path("smaps_rollup")).unwrap();
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     pub fn rlimits(&self) -> String {
         fs::read_to_string(self.path("limits")).unwrap()
     }
