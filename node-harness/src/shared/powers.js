@@ -115,8 +115,8 @@ export const importFile = async (file) => (file.endsWith('.cjs') ? createRequire
  * @param {string} library  the path of the seal
  */
 export const forkGuests = (library) => {
-  process.on('exit', leave);
   process.dlopen({ exports: {} }, library);
+  process.on('exit', leave);
 };
 
 /**
