@@ -89,20 +89,29 @@ const GROUPS = [
 /** Measures a group. @returns its members by key and number of clients, each with what its turns gave */
 const measure = async (group, supervisor) => {
   const servers = {};
-  for (const peer of new Set(group.flatMap((member) => member.peer ?? []))) {
-    servers[peer] = await startPeer(peer);
-  }
-  const turn = ({ clients, peer, fields }, time) =>
-    peer ? load(servers[peer].url, clients, { code: AWAITED }, time) : load(supervisor.url, clients, run(fields), time);
+  /** The address of a member. workerd starts anew each time: it keeps every worker that it loaded, and falls over some thousands. */
+  const addressOf = async ({ peer }) => {
+    if (!peer) {
+      return supervisor.url;
+    }
+    if (peer === 'workerd' && servers.workerd) {
+      await stop(servers.workerd);
+      delete servers.workerd;
+    }
+    servers[peer] ??= await startPeer(peer);
+    return servers[peer].url;
+  };
+  const bodyOf = ({ peer, fields }) => (peer ? { code: AWAITED } : run(fields));
   const turns = group.map(() => []);
   for (const member of group) {
-    await turn(member, member.clients);
+    await load(await addressOf(member), member.clients, bodyOf(member), member.clients);
   }
   for (let number = 0; number < TURNS; number += 1) {
     for (const [at, member] of group.entries()) {
+      const url = await addressOf(member);
       // What others left in the caches is not measured.
-      await turn(member, 1);
-      turns[at].push(await turn(member, seconds));
+      await load(url, member.clients, bodyOf(member), 1);
+      turns[at].push(await load(url, member.clients, bodyOf(member), seconds));
     }
   }
   await Promise.all(Object.values(servers).map(stop));
