@@ -89,7 +89,7 @@ const GROUPS = [
 /** Measures a group. @returns its members by key and number of clients, each with what its turns gave */
 const measure = async (group, supervisor) => {
   const servers = {};
-  /** The address of a member. workerd starts anew each time: it keeps every worker that it loaded, and falls over some thousands. */
+  /** The address of a member. workerd starts anew each time: it keeps every worker that it loaded, and crashed after some thousands. */
   const addressOf = async ({ peer }) => {
     if (!peer) {
       return supervisor.url;

@@ -103,8 +103,7 @@ fn a_guest_that_waits_for_its_first_program_has_little_memory_of_its_own() {
         let last = std::mem::replace(&mut before, now.clone());
         (now == last && now.iter().all(|own| *own > 300)).then_some(now)
     });
-    // It was 850 when each of them compiled functions of Node's, collected what its zygote had freed, and played a
-    // program for itself.
+    // About 600. Where each of them collects what its zygote freed it is 730, and where each plays a program 850.
     assert!(kilobytes.iter().all(|own| *own < 700), "{kilobytes:?}");
     supervisor.provision();
     assert_eq!(supervisor.result("return 1"), 1);

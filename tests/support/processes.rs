@@ -31,7 +31,6 @@ impl Jailed {
             .unwrap_or_default()
     }
 
-    /// `/proc/PID/limits`
     /// Kilobytes of memory that it wrote to and shares with nobody.
     pub fn own_memory(&self) -> u64 {
         let rollup = fs::read_to_string(self.path("smaps_rollup")).unwrap();
@@ -39,6 +38,7 @@ impl Jailed {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// `/proc/PID/limits`
     pub fn rlimits(&self) -> String {
         fs::read_to_string(self.path("limits")).unwrap()
     }
