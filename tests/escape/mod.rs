@@ -260,12 +260,12 @@ fn a_zygote_is_held_as_well_and_its_guests_share_nothing_of_it_that_can_be_writt
     let of_kind = |kind: &str| -> Vec<Jailed> {
         children(supervisor.pid()).into_iter().filter(|child| child.kind() == kind).collect()
     };
-    let guests = wait_for("sealed spares", || {
+    // A guest has its zygote's name until it is told to be one.
+    let (zygotes, guests) = wait_for("one zygote, and sealed spares", || {
         let sealed = |guest: &Jailed| filters_of(guest) >= GUEST_FILTERS;
-        Some(of_kind("guest")).filter(|guests| guests.len() >= 4 && guests.iter().all(sealed))
+        let (zygotes, guests) = (of_kind("zygote"), of_kind("guest"));
+        (zygotes.len() == 1 && guests.len() >= 4 && guests.iter().all(sealed)).then_some((zygotes, guests))
     });
-    let zygotes = of_kind("zygote");
-    assert_eq!(zygotes.len(), 1);
     let own_network = std::fs::read_link("/proc/self/ns/net").unwrap().to_string_lossy().into_owned();
     for zygote in &zygotes {
         assert_eq!((zygote.status("Seccomp"), zygote.status("NoNewPrivs")), ("2", "1"));
