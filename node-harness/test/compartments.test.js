@@ -136,3 +136,66 @@ test('nothing is left of a program that has ended', () => {
   run();
   assert.ok(old() - before < 200 * 1000, `${old() - before} bytes more`);
 });
+
+test('a program is compiled ahead, and nothing of it runs before it is confirmed', () => {
+  const { globalThis } = compartments.take();
+  compartments.prepare();
+  const source = '(function () { return given + 1 })';
+  let asked = 0;
+  const say = (/** @type {boolean} */ confirmed) => () => {
+    asked += 1;
+    return confirmed;
+  };
+  compartments.compile(source, say(true));
+  const program = compartments.take();
+  assert.notEqual(program.globalThis, globalThis);
+  assert.equal(program.evaluate(source)(), 2);
+  assert.equal(asked, 1);
+
+  // What breaks out of its wrapper would run at once.
+  const breakouts = [
+    '(function () {\n}); globalThis.ran = 1; (function () {\n})',
+    '(function () {\n}); { throw globalThis.ran = 1 } (function () {\n})',
+    '(function () {\n}, globalThis.ran = 1, class { static { globalThis.ran = 1 } [globalThis.ran = 1]() {} }, function () {\n})',
+    '(function () {\n}); var given = globalThis.ran = 1; function gate() {} (function () {\n})',
+  ];
+  for (const breakout of breakouts) {
+    compartments.prepare();
+    asked = 0;
+    compartments.compile(breakout, say(false));
+    assert.equal(asked, 1, breakout);
+    assert.ok(!('ran' in compartments.take().globalThis), breakout);
+  }
+});
+
+test('what is compiled ahead is what it is otherwise, whatever it is', async () => {
+  const cases = [
+    '(function () { return [typeof arguments[0], typeof arguments[1], this === undefined] })',
+    '(async function () {\nreturn (() => given)()\n})',
+    '(function () {\n return ;;; })',
+    'no program at all',
+    'return',
+    `(function () { ${'('.repeat(50_000)} })`,
+    '(function () { import("x") })',
+    '(function () { eval("1") })',
+  ];
+  /** @param {any} compartment @param {string} source */
+  const outcome = async (compartment, source) => {
+    try {
+      return [await compartment.evaluate(source)()];
+    } catch (error) {
+      return `${error}`;
+    }
+  };
+  for (const source of cases) {
+    compartments.prepare();
+    const expected = await outcome(compartments.take(), source);
+    compartments.prepare();
+    compartments.compile(source, () => true);
+    assert.deepEqual(await outcome(compartments.take(), source), expected, source);
+    // Another program than the one that was compiled.
+    compartments.prepare();
+    compartments.compile('(function () { return "another" })', () => true);
+    assert.deepEqual(await outcome(compartments.take(), source), expected, source);
+  }
+});

@@ -156,7 +156,7 @@ impl Daemon {
         let executor = Executor {
             analysis,
             admission: Admission::new(settings.capacity.concurrent_max, settings.capacity.queued_max),
-            pace: Pace::new(limits::processors() + limits::BEGINNING_MORE),
+            pace: Pace::new(limits::processors(), limits::BEGINNING_MORE),
             awake: Awake::new(settings.keep_awake, tasks.clone()),
             pool: pool.clone(),
             audit: Audit::new(store, &missing),

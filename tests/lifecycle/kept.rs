@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::{Jailed, Supervisor, children, wait_for};
 
-fn of_kind(supervisor: &Supervisor, kind: &str) -> Vec<Jailed> {
+pub fn of_kind(supervisor: &Supervisor, kind: &str) -> Vec<Jailed> {
     children(supervisor.pid()).into_iter().filter(|child| child.kind() == kind).collect()
 }
 

@@ -1,5 +1,6 @@
 //! How supervisors end, and what the next one finds.
 
+mod announced;
 mod faults;
 mod kept;
 mod ordinary_user;

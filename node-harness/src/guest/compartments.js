@@ -2,6 +2,8 @@
 /**
  * Fresh compartments: each serves one execution. The next is made while nobody waits for it.
  *
+ * A program that may come can be compiled before it does. Nothing of it runs until it is confirmed.
+ *
  * They are to a program what SES's `Compartment` is, with its evaluators, its checks of a text and what it
  * permits, and are made in another way. SES defines each property of an empty object and compiles an evaluator
  * for it; here a constructor gives V8 the shape of the global object beforehand, and what a program is evaluated
@@ -47,11 +49,17 @@ const makeOnce = () => {
   return once;
 };
 
-/** @param {object} globalThis @param {string} source @returns {any} */
-const evaluateIn = (globalThis, source) => {
+/**
+ * A statement before all others, whatever the text is: V8 has compiled the whole of it when the gate is called, and
+ * a gate that throws is all that runs. It stands on the first line, where programs have only what wraps them.
+ */
+const GATE = 'arguments[1]();';
+
+/** @param {object} globalThis @param {string} source @param {() => void} [gate] @returns {any} */
+const evaluateIn = (globalThis, source, gate) => {
   const checked = mandatoryTransforms(source);
   const evaluate = Reflect.apply(enter, { end: strictScopeTerminator, globalThis, once: makeOnce() }, []);
-  return Reflect.apply(evaluate, globalThis, [checked]);
+  return Reflect.apply(evaluate, globalThis, gate ? [GATE + checked, gate] : [checked]);
 };
 
 /**
@@ -94,15 +102,43 @@ export const makeCompartments = (Compartment, globals) => {
   const make = () => {
     const globalThis = new Global();
     globalThis.globalThis = globalThis;
+    /** @param {string} source @param {() => void} [gate] */
+    const evaluate = (source, gate) => evaluateIn(globalThis, rejectSomeDirectEvalExpressions(source), gate);
+    /** @type {{ source: string, value: unknown } | undefined} */
+    let compiled;
     return Object.freeze({
       globalThis,
+      /** @param {string} source @param {() => boolean} isConfirmed */
+      compile: (source, isConfirmed) => {
+        const gate = () => {
+          if (!isConfirmed()) {
+            throw new Error('another program came');
+          }
+        };
+        try {
+          compiled = { source, value: evaluate(source, gate) };
+        } catch {
+          // A text that is no program is told of when it is to run, if it ever is.
+          compiled = undefined;
+        }
+      },
       /** @param {string} source @returns {any} */
-      evaluate: (source) => evaluateIn(globalThis, rejectSomeDirectEvalExpressions(source)),
+      evaluate: (source) => (compiled?.source === source ? compiled.value : evaluate(source)),
     });
   };
   /** @type {ReturnType<typeof make> | undefined} */
   let next = make();
   return Object.freeze({
+    /**
+     * Compiles a source that wraps a program in a function, for whoever takes the next compartment. `isConfirmed` is
+     * asked in the midst of that, and may wait: whether this is what will run.
+     *
+     * @param {string} source @param {() => boolean} isConfirmed
+     */
+    compile: (source, isConfirmed) => {
+      next ??= make();
+      next.compile(source, isConfirmed);
+    },
     /** A compartment that nothing was evaluated in, for the program that runs now; an earlier one has ended. */
     take: () => {
       const taken = next ?? make();

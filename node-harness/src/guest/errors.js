@@ -7,7 +7,10 @@ import { types } from '../shared/powers.js';
 import { text, toJson } from './json.js';
 
 /** The name under which V8 knows the program; the supervisor's analyzer uses the same. */
-export const SOURCE_NAME = 'program.js';
+const SOURCE_NAME = 'program.js';
+
+/** A source with the name that V8 gives its frames. @param {string} source */
+export const named = (source) => `${source}\n//# sourceURL=${SOURCE_NAME}`;
 
 /**
  * How the text that runs differs from the one that was submitted.

@@ -3,7 +3,7 @@
  * One execution: a fresh Compartment, the program, and exactly one `completed` or `threw` when its timers
  * are cleared and its pending calls cut off.
  */
-import { SOURCE_NAME, describeError } from './errors.js';
+import { describeError, named } from './errors.js';
 import { toJson, typeOf } from './json.js';
 
 /** For whom a program runs, and where; the other names are its own. */
@@ -85,7 +85,7 @@ export const makeExecution = ({ channel, endowments, printing, timers }, compart
     for (const name of Object.keys(context)) {
       give(compartment.globalThis, name, context[name]);
     }
-    const program = compartment.evaluate(`${source}\n//# sourceURL=${SOURCE_NAME}`);
+    const program = compartment.evaluate(named(source));
     const value = await (entry === 'call' ? alone.then(() => program()) : program);
     settle('completed', `"resultType":"${typeOf(value)}","value":${toJson(value, 'result', budgets.resultBytesMax)}`);
   };

@@ -10,7 +10,7 @@ import { makeChannel } from './channel.js';
 import { makeCompartments } from './compartments.js';
 import { makeConsole } from './console.js';
 import { makeEndowments } from './endowments.js';
-import { makeStacks } from './errors.js';
+import { makeStacks, named } from './errors.js';
 import { makeExecution } from './execution.js';
 import { makeSharedGlobals } from './globals.js';
 import { leaveNoGarbage, makeRehearsal } from './rehearsal.js';
@@ -52,10 +52,25 @@ export const start = (library) => {
     compartments.prepare();
   };
 
+  /** The next message but announcements: what is announced is compiled, and waits at its gate for the program that comes. */
+  const nextMessage = () => {
+    let message = channel.next();
+    while ('announce' in message) {
+      const { source } = message.announce;
+      message = undefined;
+      compartments.compile(named(source), () => {
+        message = channel.next();
+        return message.execute?.source === source;
+      });
+      message ??= channel.next();
+    }
+    return message;
+  };
+
   /** Waits for a message and does what it says. */
   const receive = () => {
     current?.waitForTimers();
-    const message = channel.next();
+    const message = nextMessage();
     if ('execute' in message) {
       stacks.follow(message.execute);
       current = makeExecution({ channel, endowments, printing, timers }, compartments.take(), message.execute);

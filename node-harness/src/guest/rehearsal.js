@@ -51,6 +51,10 @@ export const makeRehearsal = (real) => {
     played += 1;
     const context = { __agentId: 'nobody', __env: 'rehearsal' };
     const execute = { executionId: `${played}`, source, entry: /** @type {const} */ ('call'), linesBefore: 1, shifts: [], functions: ['Play'], input: null, context, budgets: BUDGETS };
+    // Some come unannounced.
+    if (played % 2 === 0) {
+      tell({ announce: { source } });
+    }
     tell({ execute });
   };
 

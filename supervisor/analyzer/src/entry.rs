@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use analyzer::{EntryKind, Submission};
+use analyzer::{EntryKind, Submission, calling, wrapped};
 use oxc_ast::AstKind;
 use oxc_ast::ast::{
     ArrowFunctionExpression, AwaitExpression, BindingPattern, Declaration, ExportDefaultDeclarationKind,
@@ -22,15 +22,14 @@ pub struct Start {
     pub completes: bool,
     /// The function to call, or the exported value.
     name: Option<Cow<'static, str>>,
-    /// Without an input, a function's own defaults hold.
-    given: &'static str,
+    has_input: bool,
     /// Something outside of every function is awaited, or may be.
     awaits: bool,
 }
 
 impl Start {
     fn at(kind: EntryKind, name: Option<Cow<'static, str>>) -> Start {
-        Start { kind, completes: false, name, given: "", awaits: false }
+        Start { kind, completes: false, name, has_input: false, awaits: false }
     }
 
     /// The name is one that `declares_function` knows.
@@ -41,8 +40,7 @@ impl Start {
         exported: Option<Cow<'static, str>>,
     ) -> Start {
         let start = Start::find(submission, tree, semantic, exported);
-        let given = if submission.has_input { "input" } else { "" };
-        Start { given, awaits: Body::of(tree).awaits, ..start }
+        Start { has_input: submission.has_input, awaits: Body::of(tree).awaits, ..start }
     }
 
     fn find(
@@ -101,23 +99,20 @@ impl Start {
 
     /// The source as the guest evaluates it, the head of a wrapping function on a line of its own.
     pub fn wrap(&self, source: String) -> String {
-        let (name, given) = (self.name.as_deref().unwrap_or_default(), self.given);
-        // Who calls it awaits what it gives: a function that is not asynchronous is less to compile and to run.
-        let head = if self.awaits { "async function" } else { "function" };
-        match self.kind {
-            EntryKind::Script => source,
-            EntryKind::Body => format!("({head} () {{\n{source}\n}})"),
+        let name = self.name.as_deref().unwrap_or_default();
+        let given = if self.has_input { "input" } else { "" };
+        let ending = match self.kind {
+            EntryKind::Script => return source,
             EntryKind::Function => {
-                format!("(function () {{return (\n{}\n)({given});\n}})", source.trim_end())
+                return format!("(function () {{return (\n{}\n)({given});\n}})", source.trim_end());
             }
+            EntryKind::Body => String::new(),
             EntryKind::ExportDefault => {
-                let called = format!("(typeof {name} === 'function' ? {name}({given}) : {name})");
-                format!("({head} () {{\n{source}\nreturn {called};\n}})")
+                format!("return (typeof {name} === 'function' ? {name}({given}) : {name});\n")
             }
-            EntryKind::Entry | EntryKind::Execute | EntryKind::Main => {
-                format!("({head} () {{\n{source}\nreturn {name}({given});\n}})")
-            }
-        }
+            EntryKind::Entry | EntryKind::Execute | EntryKind::Main => calling(name, self.has_input),
+        };
+        wrapped(self.awaits, &source, &ending)
     }
 }
 

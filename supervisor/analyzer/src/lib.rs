@@ -1,15 +1,17 @@
 //! The messages between the supervisor and the analyzer: one request, one answer, in frames of
 //! four bytes of big-endian length and JSON.
 //!
-//! This library is all that the supervisor links of the package. The parser is in the binary, which
-//! runs in a jail of its own: no Rust parser of JavaScript survives deep nesting, so it works where
-//! an abort costs one request.
+//! This library is all that the supervisor links of the package; how programs are wrapped is in it too, for a guess.
+//! The parser is in the binary, which runs in a jail of its own: no Rust parser of JavaScript survives deep nesting,
+//! so it works where an abort costs one request.
 
 mod globals;
+mod wrapper;
 
 use serde::{Deserialize, Serialize};
 
 pub use globals::GLOBALS;
+pub use wrapper::{calling, likely, wrapped};
 
 /// The largest request and the largest answer, in bytes.
 pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;

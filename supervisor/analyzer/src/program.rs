@@ -420,4 +420,30 @@ mod tests {
     fn a_wrapper_cannot_be_closed_from_inside() {
         assert!(matches!(analyze(&submission("}); (function () {")), Answer::Refused { .. }));
     }
+
+    #[test]
+    fn what_a_program_becomes_is_guessed_right_where_it_looks_as_most_do() {
+        let plain = |text: &str| submission(text);
+        let with_input = |text: &str| Submission { has_input: true, ..submission(text) };
+        let named = |name: &str, text: &str| Submission { entry: Some(name.to_owned()), ..submission(text) };
+        let main = "async function main() {\n  const rates = await GetRates({});\n  return rates.length;\n}";
+        let right = [
+            plain(main),
+            with_input(main),
+            plain("const main = async () => (await GetRates()).length;"),
+            plain("const rates = await GetRates();\nreturn rates.length"),
+            plain("const a = [1, 2];\nreturn a.map((n) => n * 2)"),
+            with_input("function execute(input) { return input.a }"),
+            with_input("return input.a"),
+            named("second", "function second() { return 2 }\nfunction main() { return 1 }"),
+        ];
+        for submission in right {
+            let source = program(&submission).source;
+            assert_eq!(analyzer::likely(&submission), Some(source), "{}", submission.source);
+        }
+        let none = ["1 + 1", "GetRates().then((rates) => rates.length)", "export default () => { return 1 }"];
+        for text in none {
+            assert_eq!(analyzer::likely(&submission(text)), None, "{text}");
+        }
+    }
 }

@@ -14,6 +14,8 @@ use crate::config::limits;
 #[derive(Clone)]
 pub struct Pace {
     begin: Arc<Semaphore>,
+    begin_max: usize,
+    processors: usize,
 }
 
 /// The right to begin, until it is given up.
@@ -22,8 +24,16 @@ pub struct Turn {
 }
 
 impl Pace {
-    pub fn new(begin_max: usize) -> Pace {
-        Pace { begin: Arc::new(Semaphore::new(begin_max)) }
+    /// One for each processor may begin, and so many more.
+    pub fn new(processors: usize, more: usize) -> Pace {
+        let begin_max = processors + more;
+        Pace { begin: Arc::new(Semaphore::new(begin_max)), begin_max, processors }
+    }
+
+    /// Whether a processor stays idle while one more begins, as far as executions are what keeps them busy.
+    pub fn leaves_a_processor(&self) -> bool {
+        let beginning = self.begin_max - self.begin.available_permits();
+        beginning + 1 < self.processors
     }
 
     /// Waits for a turn.
@@ -65,7 +75,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_takes_longer_than_a_moment_holds_nobody_up() {
-        let pace = Pace::new(1);
+        let pace = Pace::new(1, 0);
         let mut long = Box::pin(run(&pace, std::future::pending::<()>()));
         assert!(futures_util::poll!(&mut long).is_pending());
         let mut short = Box::pin(run(&pace, async { 7 }));
@@ -77,7 +87,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_is_given_up_makes_room() {
-        let pace = Pace::new(1);
+        let pace = Pace::new(1, 0);
         let mut given_up = Box::pin(run(&pace, std::future::pending::<()>()));
         assert!(futures_util::poll!(&mut given_up).is_pending());
         drop(given_up);
@@ -86,11 +96,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_waits_gives_its_turn_up() {
-        let pace = Pace::new(1);
+        let pace = Pace::new(1, 0);
         let turn = pace.turn().await;
         let mut waiting = Box::pin(turn.during(std::future::pending::<()>()));
         assert!(futures_util::poll!(&mut waiting).is_pending());
         turn.release();
         assert_eq!(run(&pace, async { 7 }).await, 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_processor_is_left_while_fewer_begin_than_there_are() {
+        assert!(!Pace::new(1, 4).leaves_a_processor());
+        let pace = Pace::new(3, 4);
+        let first = pace.turn().await;
+        assert!(pace.leaves_a_processor(), "one begins, one more would, and there are three");
+        let _second = pace.turn().await;
+        assert!(!pace.leaves_a_processor());
+        first.release();
+        assert!(pace.leaves_a_processor(), "one that waits keeps none busy");
     }
 }

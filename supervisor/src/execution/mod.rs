@@ -167,8 +167,29 @@ impl Executor {
     /// Everything up to the right to run: bounded in number and in time.
     async fn admit(&self, request: &ExecutionRequest) -> Result<(Arc<Program>, Permit), ExecutionRefusal> {
         let place = self.admission.enter(request.agent(), request.priority())?;
-        let program = self.analysis.program(request.submission()).await?;
+        let analyzed = self.analysis.program(request.submission());
+        tokio::pin!(analyzed);
+        let program = tokio::select! {
+            biased;
+            program = &mut analyzed => program?,
+            // It was never seen before, and the analyzer has been asked.
+            () = tokio::task::yield_now() => {
+                self.announce(request);
+                analyzed.await?
+            }
+        };
         Ok((program, self.admission.admit(place).await?))
+    }
+
+    /// Lets the agent's guest compile what the program will most likely be while the analyzer reads it, if there is a
+    /// processor for both.
+    fn announce(&self, request: &ExecutionRequest) {
+        if request.code().len() > limits::ANNOUNCED_BYTES_MAX || !self.pace.leaves_a_processor() {
+            return;
+        }
+        if let Some(source) = analyzer::likely(&request.submission()) {
+            self.pool.announce(request.environment(), request.agent(), source);
+        }
     }
 
     /// From the lease to the end of the program.

@@ -61,6 +61,11 @@ impl<K: Clone + Eq + Hash, V> Kept<K, V> {
         }
     }
 
+    /// The value of the key that `take` looks at first.
+    pub fn first(&mut self, key: &K) -> Option<&mut V> {
+        self.by_key.get_mut(key)?.last_mut().map(|entry| &mut entry.value)
+    }
+
     /// When the least recently used was last used.
     pub fn oldest(&self) -> Option<Instant> {
         let key = self.by_age.first_key_value()?.1;
@@ -136,6 +141,7 @@ mod tests {
             kept.put(key, number, 10, start + Duration::from_secs(number as u64));
         }
         assert_eq!((kept.total(), kept.bytes(), kept.count(&'a')), (4, 40, 2));
+        assert_eq!(kept.first(&'a'), Some(&mut 2));
         assert_eq!(kept.take(&'a', |_| true), Some(2));
         assert_eq!(kept.oldest(), Some(start));
         assert_eq!(kept.evict(), Some(('a', 0)));

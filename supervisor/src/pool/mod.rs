@@ -110,6 +110,14 @@ impl Pool {
         })
     }
 
+    /// Tells the guest that the agent will most likely get what it will most likely run. Nobody else gets that guest.
+    pub fn announce(&self, environment: &Arc<Environment>, agent: &AgentId, source: String) {
+        let Some(binding) = Binding::of_guest(environment, agent) else { return };
+        if let Some(guest) = self.state().guests.bound.first(&binding) {
+            guest.announce(source);
+        }
+    }
+
     async fn host(&self, environment: &Arc<Environment>, agent: &AgentId) -> Result<BoundHost, LeaseError> {
         let backends = &environment.definition.backend_urls;
         loop {

@@ -56,6 +56,11 @@ pub struct Budgets {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum ToGuest {
+    /// The source of a program that may come next. The guest compiles it, and runs nothing of it before an `Execute`
+    /// with the same source.
+    Announce {
+        source: String,
+    },
     Execute {
         execution_id: String,
         source: String,

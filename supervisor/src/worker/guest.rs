@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use jail::Kind;
 
 use super::launch::LaunchError;
@@ -44,6 +45,18 @@ impl Guest {
     /// Whether it lives, and has said nothing since it proved idle.
     pub fn is_usable(&self) -> bool {
         !self.process.has_ended() && self.connection.is_quiet()
+    }
+
+    /// Lets it compile a source that may come. It does not wait: what the socket does not take at once goes before
+    /// the next message, and meanwhile no more is announced.
+    pub fn announce(&mut self, source: String) {
+        if self.connection.queued_bytes() > 0 {
+            return;
+        }
+        if let Ok(()) = self.connection.queue(&ToGuest::Announce { source }) {
+            // That a guest has gone away is found out when it is to be used.
+            drop(self.connection.flush().now_or_never());
+        }
     }
 
     /// Whether so much memory is so much more than at its start that it is better replaced.
