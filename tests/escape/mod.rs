@@ -240,7 +240,7 @@ fn guest_and_host_are_held_by_every_layer() {
         assert_ne!(process.network(), own_network);
         assert_eq!(process.inet_sockets(), 0);
         let expected: &[&str] = match process.kind() {
-            "guest" => &["etc", "guest.blob", "harness", "lib", "lib64", "node", "seal.so"],
+            "guest" => &["etc", "guest.blob", "harness", "lib", "lib64", "node", "seal.so", "sys"],
             _ => &["egress", "environment", "etc", "harness", "lib", "lib64", "node"],
         };
         assert!(process.root().iter().all(|name| expected.contains(&name.as_str())), "{:?}", process.root());

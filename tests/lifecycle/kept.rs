@@ -118,7 +118,7 @@ fn a_guest_that_has_grown_is_replaced() {
             |guest: &Jailed| guest.status("VmRSS").trim_end_matches(" kB").parse::<u64>().unwrap_or(0);
         of_kind(&supervisor, "guest").iter().map(resident).max().unwrap_or(0)
     };
-    let ordinary = largest();
+    let ordinary = wait_for("a spare", || Some(largest()).filter(|kilobytes| *kilobytes > 0));
     let grow = "const held = []; for (let i = 0; i < 52; i += 1) { held.push(new Array(125000).fill(i)) } return held.length";
     assert_eq!(supervisor.result(grow), 52);
     wait_for("the large guest to be gone", || (largest() < ordinary + 40_000).then_some(()));

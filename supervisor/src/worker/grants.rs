@@ -26,6 +26,12 @@ pub fn program_grants(program: &Path, target: &str) -> io::Result<Vec<Grant>> {
     Ok(grants)
 }
 
+/// What the kernel says of large pages, without which Node asks for none.
+pub fn large_pages_grant() -> Option<Grant> {
+    let place = "/sys/kernel/mm/transparent_hugepage/enabled";
+    Path::new(place).exists().then(|| Grant::new(Path::new(place), place, Access::Read))
+}
+
 /// The seal, and those of its libraries that Node does not bring.
 pub fn seal_grants(seal: &Path, node_grants: &[Grant]) -> io::Result<Vec<Grant>> {
     let mut grants = vec![Grant::new(seal, places::SEAL, Access::Read)];
