@@ -131,7 +131,7 @@ impl Hierarchy {
             Hierarchy::V2(hierarchy) => hierarchy.folders(),
         };
         for folder in folders {
-            remove_group(&folder);
+            remove_tree(&folder);
         }
     }
 }
@@ -217,15 +217,20 @@ impl Group {
     }
 }
 
-/// Removes a group and those below it. The kernel may need a moment after the last process is
+/// Removes a group and those below it.
+fn remove_tree(folder: &Path) {
+    for child in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&child.path());
+        }
+    }
+    remove_group(folder);
+}
+
+/// Removes a group that has none below it. The kernel may need a moment after the last process is
 /// reaped (EBUSY); what stays is removed at the next start.
 fn remove_group(folder: &Path) {
     const ATTEMPTS_MAX: u32 = 50;
-    for child in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_group(&child.path());
-        }
-    }
     for _ in 0..ATTEMPTS_MAX {
         match fs::remove_dir(folder) {
             Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => std::thread::yield_now(),
@@ -251,7 +256,7 @@ fn remove_leftovers(folder: &Path) {
                 nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
         if child.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_group(&child.path());
+            remove_tree(&child.path());
         }
     }
 }
