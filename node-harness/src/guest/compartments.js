@@ -51,7 +51,7 @@ const makeOnce = () => {
 
 /**
  * A statement before all others, whatever the text is: V8 has compiled the whole of it when the gate is called, and
- * a gate that throws is all that runs. It stands on the first line, where programs have only what wraps them.
+ * a gate that throws is all that runs. It stands on the first line, where a wrapped program has only its wrapper.
  */
 const GATE = 'arguments[1]();';
 
@@ -139,7 +139,7 @@ export const makeCompartments = (Compartment, globals) => {
       next ??= make();
       next.compile(source, isConfirmed);
     },
-    /** A compartment that nothing was evaluated in, for the program that runs now; an earlier one has ended. */
+    /** A compartment that no program ran in, for the program that runs now; an earlier one has ended. */
     take: () => {
       const taken = next ?? make();
       next = undefined;

@@ -60,7 +60,8 @@ export const start = (library) => {
       message = undefined;
       compartments.compile(named(source), () => {
         message = channel.next();
-        return message.execute?.source === source;
+        const { execute } = message;
+        return execute?.entry === 'call' && execute.source === source;
       });
       message ??= channel.next();
     }

@@ -26,7 +26,8 @@ pub fn likely(submission: &Submission) -> Option<String> {
     }
     let starts = |name: &str| has(&[&format!("function {name}("), &format!("const {name} = ")]);
     let name = match entry {
-        Some(entry) => Some(entry.as_str()),
+        Some(entry) if starts(entry) => Some(entry.as_str()),
+        Some(_) => return None,
         None => [("execute", *has_input), ("main", true)]
             .into_iter()
             .find_map(|(name, may_be)| (may_be && starts(name)).then_some(name)),

@@ -84,8 +84,8 @@ pub const BEGINNING_TIME: Duration = Duration::from_millis(6);
 pub const CALL_MOMENT: Duration = Duration::from_millis(1);
 /// How long after a message idle processors are kept from sleeping; beside a longer wait their waking is short.
 pub const AWAKE_TIME: Duration = Duration::from_millis(5);
-/// What a guest is let compile before it was analyzed: it takes a moment, and one message.
-pub const ANNOUNCED_BYTES_MAX: usize = 16 * 1024;
+/// What a guest is let compile before it was analyzed: as many regular expressions of the dearest kind take 0.1 s.
+pub const ANNOUNCED_BYTES_MAX: usize = 8 * 1024;
 /// How long an accepted request waits for its turn.
 pub const QUEUE_TIME_MAX: Duration = Duration::from_secs(10);
 /// One analysis, including the start of an analyzer.

@@ -172,8 +172,8 @@ impl Executor {
         let program = tokio::select! {
             biased;
             program = &mut analyzed => program?,
-            // It was never seen before, and the analyzer has been asked.
-            () = tokio::task::yield_now() => {
+            // It was never seen before. The analyzer is asked first, for it takes longer.
+            () = tokio::task::yield_now(), if self.pace.leaves_a_processor() => {
                 self.announce(request);
                 analyzed.await?
             }
@@ -181,13 +181,10 @@ impl Executor {
         Ok((program, self.admission.admit(place).await?))
     }
 
-    /// Lets the agent's guest compile what the program will most likely be while the analyzer reads it, if there is a
-    /// processor for both.
+    /// Lets the agent's guest compile what the program will most likely be, while the analyzer reads it.
     fn announce(&self, request: &ExecutionRequest) {
-        if request.code().len() > limits::ANNOUNCED_BYTES_MAX || !self.pace.leaves_a_processor() {
-            return;
-        }
-        if let Some(source) = analyzer::likely(&request.submission()) {
+        let likely = analyzer::likely(&request.submission());
+        if let Some(source) = likely.filter(|source| source.len() <= limits::ANNOUNCED_BYTES_MAX) {
             self.pool.announce(request.environment(), request.agent(), source);
         }
     }

@@ -70,6 +70,11 @@ impl Binding {
         Some(Binding { version: Version::of(environment), agent })
     }
 
+    /// Whether nobody but one agent is served.
+    pub fn is_of_one_agent(&self) -> bool {
+        self.agent.is_some()
+    }
+
     pub fn of_host(environment: &Arc<Environment>, agent: &AgentId) -> Binding {
         let agent = match environment.isolation.host {
             HostIsolation::Agent => Some(agent.clone()),

@@ -110,9 +110,11 @@ impl Pool {
         })
     }
 
-    /// Tells the guest that the agent will most likely get what it will most likely run. Nobody else gets that guest.
+    /// Tells the guest that the agent will most likely get what it will most likely run, if that guest is the agent's
+    /// alone.
     pub fn announce(&self, environment: &Arc<Environment>, agent: &AgentId, source: String) {
-        let Some(binding) = Binding::of_guest(environment, agent) else { return };
+        let binding = Binding::of_guest(environment, agent).filter(Binding::is_of_one_agent);
+        let Some(binding) = binding else { return };
         if let Some(guest) = self.state().guests.bound.first(&binding) {
             guest.announce(source);
         }

@@ -37,6 +37,8 @@ pub struct Guest {
     pub executions: u32,
     /// The processor time that it had used when it was last at rest.
     pub cpu_before: Duration,
+    /// Whether something was announced since it was last at rest.
+    announced: bool,
     /// More memory than this, and it is replaced.
     bytes_max: u64,
 }
@@ -47,10 +49,10 @@ impl Guest {
         !self.process.has_ended() && self.connection.is_quiet()
     }
 
-    /// Lets it compile a source that may come. It does not wait: what the socket does not take at once goes before
-    /// the next message, and meanwhile no more is announced.
+    /// Lets it compile a source that may come, once between two executions: what it takes counts as the next one's.
+    /// It does not wait: what the socket does not take at once goes before the next message.
     pub fn announce(&mut self, source: String) {
-        if self.connection.queued_bytes() > 0 {
+        if std::mem::replace(&mut self.announced, true) {
             return;
         }
         if let Ok(()) = self.connection.queue(&ToGuest::Announce { source }) {
@@ -66,6 +68,7 @@ impl Guest {
 
     /// Notes what it has used, so that the next program starts without it; nobody waits for a guest at rest.
     pub fn rest(&mut self) {
+        self.announced = false;
         self.process.reset_peak();
         self.cpu_before = self.process.meter().cpu();
     }
@@ -82,7 +85,14 @@ impl SpareGuest {
         // A program leaves some of its values behind until V8 has reason to look for them. Another guest is soon
         // there.
         let bytes_max = process.memory_bytes() + make.memory_bytes_max / 2;
-        let mut guest = Guest { process, connection, executions: 0, cpu_before: Duration::ZERO, bytes_max };
+        let mut guest = Guest {
+            process,
+            connection,
+            executions: 0,
+            cpu_before: Duration::ZERO,
+            announced: false,
+            bytes_max,
+        };
         guest.rest();
         Ok(SpareGuest(guest))
     }

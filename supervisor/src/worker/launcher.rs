@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 
 use super::cgroup::{self, CgroupError, GroupLimits};
 use super::child::{Unwatched, make_ends};
-use super::grants::{large_pages_grant, places, program_grants, seal_grants};
+use super::grants::{places, program_grants, seal_grants};
 use super::identity::Identities;
 use super::launch::{Launch, LaunchError, Program};
 use super::layers::{Layers, LayersError};
@@ -172,12 +172,10 @@ impl Launcher {
         self.inside(&self.shared.installation.seal, places::SEAL).to_string_lossy().into_owned()
     }
 
-    /// What a guest reads beside its snapshot: the harness, the seal and its libraries, and whether there are large
-    /// pages.
+    /// What a guest reads beside its snapshot: the harness, the seal and the seal's libraries.
     pub fn guest_grants(&self) -> Vec<Grant> {
         let mut grants = self.harness_grants();
         grants.extend(self.shared.seal_grants.iter().cloned());
-        grants.extend(large_pages_grant());
         grants
     }
 

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jail::{FromZygote, JIT_VARIABLE, Kind};
 use tokio::sync::OnceCell;
 
+use super::grants::large_pages_grant;
 use super::guest::GuestMake;
 use super::launch::{Launch, LaunchError, Program};
 use super::launcher::Launcher;
@@ -43,6 +44,7 @@ impl Zygote {
     ) -> Result<Zygote, LaunchError> {
         let mut arguments = node_arguments(make.memory_bytes_max / limits::MEGABYTE);
         let mut environment = node_environment();
+        let mut grants = [launcher.guest_grants(), grants].concat();
         if make.jit {
             // The compiler that takes longest works on the program's own thread. What a guest does once in each
             // execution is not worth its time, ten times as often as V8 usually waits for.
@@ -50,6 +52,7 @@ impl Zygote {
             // A fork takes along what is in large pages, and Node's code as well then: otherwise each guest looks for
             // it in its file again, page by page.
             arguments.push("--use-largepages=silent".to_owned());
+            grants.extend(large_pages_grant());
         } else {
             arguments.push("--jitless".to_owned());
             environment.insert(JIT_VARIABLE.to_owned(), "off".to_owned());
@@ -67,7 +70,7 @@ impl Zygote {
             program: Program::Node,
             arguments,
             environment,
-            grants: [launcher.guest_grants(), grants].concat(),
+            grants,
             directory: PathBuf::from("/"),
             program_memory_bytes: make.memory_bytes_max,
             jit: make.jit,
