@@ -142,6 +142,7 @@ fn a_host_that_answers_out_of_turn_twice_for_others_or_never_loses_its_own_execu
     let next = supervisor.execute("return await Echo('own')");
     let heard = next["errorDetails"]["code"] == "protocol_violation";
     assert!(next["result"] == "own" || heard, "{next}");
+    assert_eq!(supervisor.result("return await Echo('own')"), "own", "it is heard once at most");
     assert_eq!(supervisor.execute_for("other", "return await Echo('own')")["result"], "own");
     // Never.
     let body = json!({ "environmentName": "test", "userAgentId": "a", "code": "await Wait({ ms: 60000 })", "timeout": 500 });

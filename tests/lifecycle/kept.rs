@@ -141,3 +141,21 @@ fn a_host_that_has_grown_is_replaced_and_one_that_holds_less_is_not() {
     assert_eq!(pid_after(120), first, "it was below the limit until here");
     assert_ne!(pid_after(0), first);
 }
+
+#[test]
+fn guests_have_the_code_of_node_in_memory_where_a_compiler_may_write_code() {
+    let asked = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+    let large_pages = asked.contains("[always]") || asked.contains("[madvise]");
+    let supervisor = Supervisor::with_settings("[execution]\nspare_guests = 0\n");
+    for policy in ["standard", "strict"] {
+        supervisor.provision_with(json!({ "environmentName": policy, "policy": policy }));
+        let body = json!({ "environmentName": policy, "userAgentId": "agent", "code": "return 1" });
+        assert_eq!(supervisor.post("/api/execute", &body).body["result"], 1);
+    }
+    let mut kilobytes: Vec<u64> =
+        of_kind(&supervisor, "guest").iter().map(Jailed::executable_memory).collect();
+    kilobytes.sort_unstable();
+    let [strict, standard] = kilobytes[..] else { panic!("{kilobytes:?}") };
+    assert_eq!(strict, 0);
+    assert_eq!(standard > 30 * 1024, large_pages, "{standard} kilobytes");
+}

@@ -38,6 +38,20 @@ impl Jailed {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// Kilobytes of executable memory that no file stands behind.
+    pub fn executable_memory(&self) -> u64 {
+        let maps = fs::read_to_string(self.path("maps")).unwrap();
+        let ranges = maps.lines().filter_map(|line| {
+            let [range, rights, _, _, file, ..] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+                return None;
+            };
+            let (start, end) = range.split_once('-')?;
+            (rights.contains('x') && file == "0" && !line.ends_with(']')).then_some((start, end))
+        });
+        let address = |text| u64::from_str_radix(text, 16).unwrap();
+        ranges.map(|(start, end)| (address(end) - address(start)) / 1024).sum()
+    }
+
     /// `/proc/PID/limits`
     pub fn rlimits(&self) -> String {
         fs::read_to_string(self.path("limits")).unwrap()
