@@ -48,7 +48,11 @@ fn serve() -> Result<(), Failure> {
     loop {
         let Some(descriptors) = sys::receive_descriptors()? else { sys::exit(0) };
         match sys::fork() {
-            Ok(Some(pid)) => say(&FromZygote::Forked { pid })?,
+            Ok(Some(pid)) => {
+                // Before anybody can tell the guest to seal itself.
+                drop(descriptors);
+                say(&FromZygote::Forked { pid })?;
+            }
             Ok(None) => return become_guest(seal, descriptors),
             Err(error) => say(&FromZygote::Failed { reason: error.to_string() })?,
         }
