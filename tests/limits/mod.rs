@@ -1,5 +1,7 @@
 //! Every limit, tripped through `POST /api/execute`.
 
+mod scheduling;
+
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};

@@ -62,6 +62,16 @@ impl Jailed {
         fs::read_to_string(self.path("cgroup")).unwrap()
     }
 
+    /// Whether its control group lets all others have a processor first.
+    pub fn has_stepped_back(&self) -> bool {
+        let groups = fs::read_to_string(self.path("cgroup")).unwrap_or_default();
+        let mut files = groups.lines().filter_map(|line| {
+            let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
+            Some(format!("/sys/fs/cgroup/{controllers}{group}/cpu.idle"))
+        });
+        files.any(|file| fs::read_to_string(file).is_ok_and(|text| text == "1\n"))
+    }
+
     /// The names in its root directory.
     pub fn root(&self) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(self.path("root"))
@@ -104,6 +114,13 @@ impl Jailed {
     fn path(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{name}", self.pid))
     }
+}
+
+/// The number of a process's scheduling policy, field 41 in `proc_pid_stat(5)`.
+pub fn scheduling_policy(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    fields.split(' ').nth(41 - 3).unwrap().parse().ok()
 }
 
 /// The children of a process that are jailed Node processes or about to become one.

@@ -66,6 +66,9 @@ impl Unconfined {
                 .and_then(|mut file| file.write_all(b"0"))
                 .step("enter the control group")?;
         }
+        if spec.batch {
+            sys::wake_without_preempting().step("change the scheduling policy")?;
+        }
         die_with_supervisor(&spec.confinement)?;
         setsid().step("start a session")?;
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));

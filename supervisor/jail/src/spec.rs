@@ -198,6 +198,8 @@ pub struct Spec {
     pub environment: BTreeMap<String, String>,
     /// `cgroup.procs` files that the process enters.
     pub cgroups: Vec<PathBuf>,
+    /// Whether it takes no processor from another process when it wakes.
+    pub batch: bool,
     /// An empty directory on which the private root is mounted, if there is to be one.
     pub root: Option<PathBuf>,
     /// Writable memory (`RLIMIT_DATA`), where no control group bounds it.

@@ -48,6 +48,14 @@ pub fn reset_signal_actions() {
     }
 }
 
+/// From now on the process, and whatever it starts, takes no processor from another one when it wakes
+/// (`SCHED_BATCH` in `sched(7)`).
+pub fn wake_without_preempting() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the call reads the parameters, which outlive it, and touches no other memory.
+    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) })
+}
+
 /// The arguments of the one execve, at addresses that nobody can guess.
 pub struct SecretArguments {
     path: *const libc::c_char,

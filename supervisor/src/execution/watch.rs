@@ -1,4 +1,5 @@
-//! What ends a program from outside: its deadline, its processor time, and its caller.
+//! What ends a program from outside: its deadline, its processor time, and its caller. One that computes for long
+//! steps back for all others until it ends.
 
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ pub struct Watch {
     meter: Meter,
     /// What the guest had used before the program.
     cpu_before: Duration,
+    stepped_back: bool,
 }
 
 impl Watch {
@@ -38,11 +40,13 @@ impl Watch {
             checks: interval_at(now + period, period),
             cpu_before: guest.cpu_before,
             meter: guest.process.meter().clone(),
+            stepped_back: false,
         }
     }
 
     /// Goes on with another guest, whose boot does not count.
     pub fn follow(&mut self, guest: &Guest) {
+        self.come_forward();
         self.cpu_before = guest.cpu_before;
         self.meter = guest.process.meter().clone();
     }
@@ -64,11 +68,28 @@ impl Watch {
                 () = sleep_until(self.deadline) => return Cause::Deadline,
                 () = self.cancel.cancelled() => return Cause::Cancelled,
                 _ = self.checks.tick() => {
-                    if self.cpu_used() > self.cpu_time_max {
+                    let used = self.cpu_used();
+                    if used > self.cpu_time_max {
                         return Cause::CpuTime;
+                    }
+                    if used > limits::SHORT_CPU_TIME && !self.stepped_back {
+                        self.stepped_back = true;
+                        self.meter.step_back(true);
                     }
                 }
             }
         }
+    }
+
+    fn come_forward(&mut self) {
+        if std::mem::take(&mut self.stepped_back) {
+            self.meter.step_back(false);
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.come_forward();
     }
 }

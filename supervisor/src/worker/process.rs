@@ -184,6 +184,13 @@ impl Meter {
         if counted.is_zero() { self.told().unwrap_or_default().cpu } else { counted }
     }
 
+    /// Lets all others have the processor before it, or no longer.
+    pub fn step_back(&self, back: bool) {
+        if let Some(group) = &self.group {
+            group.step_back(back);
+        }
+    }
+
     fn told(&self) -> Option<GroupUsage> {
         proc::usage_of(self.pid)
     }

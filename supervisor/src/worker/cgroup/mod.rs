@@ -30,6 +30,9 @@ pub struct GroupLimits {
 /// The period in which processor time is counted, in microseconds; both versions' default.
 const CPU_PERIOD_US: u64 = 100_000;
 
+/// What makes a group step back: 1, and every other group takes the processor from it (Linux 5.15).
+const IDLE_FILE: &str = "cpu.idle";
+
 /// What a group used since it was made (or since `reset_peak`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GroupUsage {
@@ -117,6 +120,14 @@ impl Hierarchy {
         }
     }
 
+    /// Whether a group can step back for others.
+    pub fn lets_step_back(&self) -> bool {
+        match self {
+            Hierarchy::V1(hierarchy) => hierarchy.has_idle,
+            Hierarchy::V2(hierarchy) => hierarchy.has_idle,
+        }
+    }
+
     pub fn create(&self, name: &str, limits: GroupLimits) -> Result<Group, CgroupError> {
         match self {
             Hierarchy::V1(hierarchy) => hierarchy.create(name, limits).map(Group::V1),
@@ -185,6 +196,18 @@ impl Group {
     /// Lets `usage` report the peak from now on, where the kernel can.
     pub fn reset_peak(&self) {
         self.peak().reset();
+    }
+
+    /// Lets every other group take the processor from this one at once, or no longer.
+    pub fn step_back(&self, back: bool) {
+        let folder = match self {
+            Group::V1(group) => group.idle_folder(),
+            Group::V2(group) => group.idle_folder(),
+        };
+        // A group that is removed already holds up nobody.
+        if let Some(Err(error)) = folder.map(|folder| write(folder, IDLE_FILE, u8::from(back))) {
+            tracing::debug!(%error, "a group neither stepped back nor came forward");
+        }
     }
 
     /// How many processes the kernel killed here for want of memory.
@@ -277,6 +300,14 @@ mod tests {
 
     const LIMITS: GroupLimits = GroupLimits { memory_bytes_max: 1 << 20, threads_max: 5, cores_max: 2 };
 
+    /// What a group writes when it steps back, and when it comes forward.
+    fn stepped_back(group: &Group, folder: &Path) -> [String; 2] {
+        [true, false].map(|back| {
+            group.step_back(back);
+            fs::read_to_string(folder.join(IDLE_FILE)).unwrap()
+        })
+    }
+
     #[test]
     fn version_1_is_used_where_version_2_has_no_controllers() {
         let root = tempfile::tempdir().unwrap();
@@ -288,9 +319,11 @@ mod tests {
             ),
             memberships: "3:memory:/own\n2:pids:/\n1:cpu,cpuacct:/\n0::/\n".to_owned(),
         };
-        for folder in ["memory/own", "pids", "cpu", "unified"] {
+        for folder in ["memory/own", "pids", "cpu/cloister-t", "unified"] {
             fs::create_dir_all(root.path().join(folder)).unwrap();
         }
+        assert!(!Hierarchy::prepare(&mounts, "t").unwrap().lets_step_back(), "a kernel before 5.15");
+        fs::write(root.path().join("cpu/cloister-t/cpu.idle"), "0\n").unwrap();
         fs::write(root.path().join("unified/cgroup.controllers"), "").unwrap();
         let hierarchy = Hierarchy::prepare(&mounts, "t").unwrap();
         assert_eq!(hierarchy.version(), 1);
@@ -301,6 +334,8 @@ mod tests {
         let cpu = root.path().join("cpu/cloister-t/guest-1/cpu.cfs_quota_us");
         assert_eq!(fs::read_to_string(cpu).unwrap(), "200000");
         assert_eq!(group.procs_files().len(), 3);
+        assert!(hierarchy.lets_step_back());
+        assert_eq!(stepped_back(&group, &root.path().join("cpu/cloister-t/guest-1")), ["1", "0"]);
         fs::write(memory.join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
             .unwrap();
         assert_eq!(group.out_of_memory_kills(), 2);
@@ -318,8 +353,10 @@ mod tests {
         fs::write(at.join("service/cgroup.type"), "domain\n").unwrap();
         fs::write(at.join("service/cgroup.controllers"), "cpu memory pids\n").unwrap();
         fs::write(at.join("service/cgroup.procs"), format!("{}\n", std::process::id())).unwrap();
+        assert!(!Hierarchy::prepare(&mounts, "t").unwrap().lets_step_back(), "a kernel before 5.15");
+        fs::write(at.join("service/cloister-t/cpu.idle"), "0\n").unwrap();
         let hierarchy = Hierarchy::prepare(&mounts, "t").unwrap();
-        assert_eq!(hierarchy.version(), 2);
+        assert_eq!((hierarchy.version(), hierarchy.lets_step_back()), (2, true));
         let moved = fs::read_to_string(at.join("service/supervisor/cgroup.procs")).unwrap();
         assert_eq!(moved, std::process::id().to_string());
         let folder = at.join("service/cloister-t/guest-1");
@@ -337,6 +374,7 @@ mod tests {
             assert_eq!(fs::read_to_string(folder.join(file)).unwrap(), value, "{file}");
         }
         assert_eq!(group.usage(), GroupUsage { cpu: Duration::from_micros(1500), peak_memory_bytes: 77 });
+        assert_eq!(stepped_back(&group, &folder), ["1", "0"]);
         group.reset_peak();
         assert!(fs::read_to_string(folder.join("memory.peak")).unwrap().starts_with('0'));
     }

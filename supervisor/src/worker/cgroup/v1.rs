@@ -1,10 +1,11 @@
 //! Control groups of version 1: one folder per controller (`cgroup-v1/memory.rst`, `pids.rst`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    CPU_PERIOD_US, CgroupError, Counter, GroupLimits, Mounts, create_folder, remove_leftovers, write,
+    CPU_PERIOD_US, CgroupError, Counter, GroupLimits, IDLE_FILE, Mounts, create_folder, remove_leftovers,
+    write,
 };
 
 /// Each with whether it is needed: without `cpu` the wall time is the limit, and `cpuacct` only
@@ -18,6 +19,8 @@ pub struct Hierarchy {
     pids: PathBuf,
     cpu: Option<PathBuf>,
     cpuacct: Option<PathBuf>,
+    /// Whether a group can step back.
+    pub has_idle: bool,
 }
 
 impl Hierarchy {
@@ -36,7 +39,9 @@ impl Hierarchy {
             Ok(Some(folder))
         });
         let needed = |folder: Option<PathBuf>| folder.ok_or(CgroupError::NoHierarchy);
-        Ok(Hierarchy { memory: needed(memory?)?, pids: needed(pids?)?, cpu: cpu?, cpuacct: cpuacct? })
+        let cpu = cpu?;
+        let has_idle = cpu.as_ref().is_some_and(|folder| folder.join(IDLE_FILE).exists());
+        Ok(Hierarchy { memory: needed(memory?)?, pids: needed(pids?)?, cpu, cpuacct: cpuacct?, has_idle })
     }
 
     pub fn folders(&self) -> Vec<PathBuf> {
@@ -68,6 +73,7 @@ impl Hierarchy {
             peak: Counter::open_resettable(&memory, "memory.max_usage_in_bytes"),
             memory: Counter::open(&memory, "memory.usage_in_bytes"),
             cpu: self.cpuacct.as_ref().map(|folder| Counter::open(&folder.join(name), "cpuacct.usage")),
+            cpu_folder: self.cpu.as_ref().filter(|_| self.has_idle).map(|folder| folder.join(name)),
             memory_folder: memory,
         })
     }
@@ -80,11 +86,17 @@ pub struct Group {
     pub memory: Counter,
     memory_folder: PathBuf,
     cpu: Option<Counter>,
+    cpu_folder: Option<PathBuf>,
 }
 
 impl Group {
     pub fn cpu(&self) -> Duration {
         Duration::from_nanos(self.cpu.as_ref().and_then(Counter::number).unwrap_or(0))
+    }
+
+    /// Where it can step back, if it can.
+    pub fn idle_folder(&self) -> Option<&Path> {
+        self.cpu_folder.as_deref()
     }
 
     pub fn out_of_memory_kills(&self) -> u64 {

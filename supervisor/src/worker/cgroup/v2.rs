@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    CPU_PERIOD_US, CgroupError, Counter, GroupLimits, Mounts, create_folder, remove_leftovers, write,
+    CPU_PERIOD_US, CgroupError, Counter, GroupLimits, IDLE_FILE, Mounts, create_folder, remove_leftovers,
+    write,
 };
 
 /// This supervisor's folder.
@@ -13,6 +14,8 @@ use super::{
 pub struct Hierarchy {
     folder: PathBuf,
     has_cpu: bool,
+    /// Whether a group can step back.
+    pub has_idle: bool,
 }
 
 impl Hierarchy {
@@ -39,7 +42,8 @@ impl Hierarchy {
         create_folder(&folder)?;
         write(&folder, "cgroup.subtree_control", controllers)?;
         remove_leftovers(&folder);
-        Ok(Hierarchy { folder, has_cpu: has("cpu") })
+        let has_idle = has("cpu") && folder.join(IDLE_FILE).exists();
+        Ok(Hierarchy { folder, has_cpu: has("cpu"), has_idle })
     }
 
     pub fn folders(&self) -> Vec<PathBuf> {
@@ -60,6 +64,7 @@ impl Hierarchy {
             peak: Counter::open_resettable(&folder, "memory.peak"),
             memory: Counter::open(&folder, "memory.current"),
             cpu: Counter::open(&folder, "cpu.stat"),
+            has_idle: self.has_idle,
             folders: vec![folder],
         })
     }
@@ -96,11 +101,17 @@ pub struct Group {
     pub peak: Counter,
     pub memory: Counter,
     cpu: Counter,
+    has_idle: bool,
 }
 
 impl Group {
     pub fn cpu(&self) -> Duration {
         Duration::from_micros(self.cpu.number_of("usage_usec ").unwrap_or(0))
+    }
+
+    /// Where it can step back, if it can.
+    pub fn idle_folder(&self) -> Option<&Path> {
+        self.has_idle.then(|| self.folders[0].as_path())
     }
 
     pub fn out_of_memory_kills(&self) -> u64 {
