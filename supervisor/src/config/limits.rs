@@ -49,11 +49,10 @@ pub const FRAME_TO_WORKER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Answers that a guest has not read yet; over that no more are fetched for it.
 pub const ANSWERS_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// A program that computes for longer steps back for all others: several times what a long one needs that mostly waits.
-pub const SHORT_CPU_TIME: Duration = Duration::from_millis(20);
-
-/// How often the processor time of a running program is looked at; each look reads one small file.
+/// How often the processor time of a running program is looked at; each look reads two small files.
 pub const CPU_TIME_CHECK_PERIOD: Duration = Duration::from_millis(50);
+/// A process that has computed for longer between two looks steps back for all others.
+pub const SHORT_CPU_TIME: Duration = Duration::from_millis(20);
 
 /// From spawn to `ready`: fifty times what it takes, for a machine under load.
 pub const BOOT_TIME_MAX: Duration = Duration::from_secs(10);

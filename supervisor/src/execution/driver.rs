@@ -59,7 +59,7 @@ pub async fn drive(
     replacement: impl Future<Output = Option<Guest>>,
 ) -> Driven {
     let Lease { guest, host } = lease;
-    let watch = Watch::start(request.time_max(), &request.environment().policy, cancel, &guest);
+    let watch = Watch::start(request.time_max(), &request.environment().policy, cancel, &guest, &host);
     let mut run = Run {
         id: id.to_string(),
         request,

@@ -1,5 +1,5 @@
-//! What ends a program from outside: its deadline, its processor time, and its caller. One that computes for long
-//! steps back for all others until it ends.
+//! What ends a program from outside: its deadline, its processor time, and its caller. A process that computes for long
+//! steps back for all others until the program ends.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::{Instant, Interval, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Policy, limits};
-use crate::worker::{Guest, Meter};
+use crate::worker::{BoundHost, Guest, Meter};
 
 /// The first cause that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,14 +23,20 @@ pub struct Watch {
     cpu_time_max: Duration,
     cancel: CancellationToken,
     checks: Interval,
-    meter: Meter,
+    guest: Computing,
     /// What the guest had used before the program.
     cpu_before: Duration,
-    stepped_back: bool,
+    host: Computing,
 }
 
 impl Watch {
-    pub fn start(time_max: Duration, policy: &Policy, cancel: CancellationToken, guest: &Guest) -> Watch {
+    pub fn start(
+        time_max: Duration,
+        policy: &Policy,
+        cancel: CancellationToken,
+        guest: &Guest,
+        host: &BoundHost,
+    ) -> Watch {
         let period = limits::CPU_TIME_CHECK_PERIOD;
         let now = Instant::now();
         Watch {
@@ -38,22 +44,22 @@ impl Watch {
             cpu_time_max: policy.cpu_time_max,
             cancel,
             checks: interval_at(now + period, period),
+            guest: Computing::of(guest.process.meter(), Some(guest.cpu_before)),
             cpu_before: guest.cpu_before,
-            meter: guest.process.meter().clone(),
-            stepped_back: false,
+            // What it has used by now is read when it is looked at for the first time: most programs end before.
+            host: Computing::of(host.meter(), None),
         }
     }
 
     /// Goes on with another guest, whose boot does not count.
     pub fn follow(&mut self, guest: &Guest) {
-        self.come_forward();
         self.cpu_before = guest.cpu_before;
-        self.meter = guest.process.meter().clone();
+        self.guest = Computing::of(guest.process.meter(), Some(guest.cpu_before));
     }
 
     /// What the program has used.
     pub fn cpu_used(&self) -> Duration {
-        self.since_start(self.meter.cpu())
+        self.since_start(self.guest.meter.cpu())
     }
 
     /// The program's part of what its guest has used in its life.
@@ -68,28 +74,46 @@ impl Watch {
                 () = sleep_until(self.deadline) => return Cause::Deadline,
                 () = self.cancel.cancelled() => return Cause::Cancelled,
                 _ = self.checks.tick() => {
-                    let used = self.cpu_used();
-                    if used > self.cpu_time_max {
+                    let guest_cpu = self.guest.look();
+                    self.host.look();
+                    if self.since_start(guest_cpu) > self.cpu_time_max {
                         return Cause::CpuTime;
-                    }
-                    if used > limits::SHORT_CPU_TIME && !self.stepped_back {
-                        self.stepped_back = true;
-                        self.meter.step_back(true);
                     }
                 }
             }
         }
     }
+}
 
-    fn come_forward(&mut self) {
-        if std::mem::take(&mut self.stepped_back) {
-            self.meter.step_back(false);
+/// A process that steps back when it has computed for long between two looks, until this is dropped.
+struct Computing {
+    meter: Meter,
+    /// What it had used at the last look.
+    cpu: Option<Duration>,
+    stepped_back: bool,
+}
+
+impl Computing {
+    fn of(meter: &Meter, cpu: Option<Duration>) -> Computing {
+        Computing { meter: meter.clone(), cpu, stepped_back: false }
+    }
+
+    /// What it has used in its life.
+    fn look(&mut self) -> Duration {
+        let cpu = self.meter.cpu();
+        let before = self.cpu.replace(cpu).unwrap_or(cpu);
+        if cpu.saturating_sub(before) > limits::SHORT_CPU_TIME && !self.stepped_back {
+            self.stepped_back = true;
+            self.meter.step_back(true);
         }
+        cpu
     }
 }
 
-impl Drop for Watch {
+impl Drop for Computing {
     fn drop(&mut self) {
-        self.come_forward();
+        if self.stepped_back {
+            self.meter.step_back(false);
+        }
     }
 }

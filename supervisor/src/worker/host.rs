@@ -14,7 +14,7 @@ use super::grants::places;
 use super::launch::{Launch, LaunchError, Program};
 use super::launcher::Launcher;
 use super::node::{await_ready, exit_of, node_arguments, node_environment, started};
-use super::process::Process;
+use super::process::{Meter, Process};
 use crate::config::limits;
 use crate::egress::{Egress, EgressEvent, may_speak_tls};
 use crate::ids::{AgentId, ExecutionId};
@@ -147,6 +147,10 @@ impl LoadedHost {
 }
 
 impl BoundHost {
+    pub fn meter(&self) -> &Meter {
+        self.link.process.meter()
+    }
+
     pub fn memory_bytes(&self) -> u64 {
         self.link.process.memory_bytes()
     }
