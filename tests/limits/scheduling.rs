@@ -3,7 +3,7 @@
 use nix::libc::{SCHED_BATCH, SCHED_OTHER};
 use serde_json::json;
 
-use crate::support::{IMPLEMENTATION, Supervisor, children, scheduling_policy, wait_for};
+use crate::support::{IMPLEMENTATION, Jailed, Supervisor, children, scheduling_policy, wait_for};
 
 #[test]
 fn a_jailed_process_takes_no_processor_from_another_when_it_wakes() {
@@ -11,42 +11,75 @@ fn a_jailed_process_takes_no_processor_from_another_when_it_wakes() {
     supervisor.provision();
     assert_eq!(supervisor.result("return await Echo(1)"), 1);
     assert_eq!(scheduling_policy(supervisor.pid()), Some(SCHED_OTHER));
+    // Elsewhere a batch process would wait beside one that has stepped back.
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let version: Vec<u32> = release.split(['.', '-']).take(2).map(|number| number.parse().unwrap()).collect();
+    let expected = if version >= vec![6, 12] { SCHED_BATCH } else { SCHED_OTHER };
     let kinds = ["zygote", "guest", "host", "other"];
     // One that was just started is not a batch process before it is told so.
-    wait_for("all kinds of children, and all of them batch processes", || {
+    wait_for("all kinds of children, and all of them scheduled so", || {
         let children = children(supervisor.pid());
         let all = kinds.iter().all(|kind| children.iter().any(|child| child.kind() == *kind));
-        let batch = children.iter().all(|child| scheduling_policy(child.pid) == Some(SCHED_BATCH));
+        let batch = children.iter().all(|child| scheduling_policy(child.pid) == Some(expected));
         (all && batch).then_some(())
     });
 }
 
 #[test]
 fn a_process_that_computes_for_long_steps_back_until_the_program_ends() {
-    let supervisor = Supervisor::start();
-    let compute = format!("// @endowment\nasync function Compute(params = {{}}) {{ {COMPUTES} return 2 }}");
-    supervisor.provision_with(json!({ "codeImplementation": format!("{IMPLEMENTATION}\n{compute}") }));
-    let stepped_back = || -> Vec<(String, i32)> {
-        let back = children(supervisor.pid()).into_iter().filter(|child| child.has_stepped_back());
-        back.map(|child| (child.kind().to_owned(), child.pid)).collect()
-    };
-    assert_eq!(supervisor.result("return await Echo(1)"), 1);
-    assert!(stepped_back().is_empty());
+    let supervisor = with_compute();
     for (kind, code) in
         [("guest", format!("{COMPUTES} return 2")), ("host", "return await Compute()".to_owned())]
     {
         std::thread::scope(|scope| {
             let computing = scope.spawn(|| supervisor.execute_for("long", &code));
-            let back = wait_for("one that has stepped back", || stepped_back().first().cloned());
+            let back = wait_for("one that has stepped back", || stepped_back(&supervisor).first().cloned());
             assert_eq!(back.0, kind);
             assert_eq!(supervisor.result("return await Echo(1)"), 1);
-            assert_eq!(stepped_back(), std::slice::from_ref(&back), "and no other");
+            assert_eq!(stepped_back(&supervisor), std::slice::from_ref(&back), "and no other");
             assert_eq!(computing.join().unwrap()["result"], 2);
-            assert!(stepped_back().is_empty(), "the program has ended");
+            assert!(stepped_back(&supervisor).is_empty(), "the program has ended");
             let kept = children(supervisor.pid()).iter().any(|child| child.pid == back.1);
             assert!(kept, "the {kind} serves on");
         });
     }
+}
+
+#[test]
+fn a_host_that_computes_for_a_program_that_has_ended_steps_back_until_it_has_answered() {
+    let supervisor = with_compute();
+    assert_eq!(supervisor.result("void Compute(); return 1"), 1);
+    let back = wait_for("one that has stepped back", || stepped_back(&supervisor).first().cloned());
+    assert_eq!(back.0, "host");
+    wait_for("nobody who has stepped back", || stepped_back(&supervisor).is_empty().then_some(()));
+    assert_eq!(supervisor.result("return await Echo(1)"), 1);
+}
+
+#[test]
+fn many_who_compute_at_once_all_step_back() {
+    let supervisor = with_compute();
+    let endless: Vec<_> =
+        (0..8).map(|number| supervisor.begin(&format!("endless-{number}"), "for (;;) {}")).collect();
+    wait_for("all of them to have stepped back", || (stepped_back(&supervisor).len() == 8).then_some(()));
+    assert_eq!(supervisor.result("return await Echo(1)"), 1);
+    drop(endless);
+    wait_for("nobody who has stepped back", || stepped_back(&supervisor).is_empty().then_some(()));
+}
+
+/// A supervisor whose environment has a function that computes for long, and nobody who has stepped back.
+fn with_compute() -> Supervisor {
+    let supervisor = Supervisor::start();
+    let compute = format!("// @endowment\nasync function Compute(params = {{}}) {{ {COMPUTES} return 2 }}");
+    supervisor.provision_with(json!({ "codeImplementation": format!("{IMPLEMENTATION}\n{compute}") }));
+    assert_eq!(supervisor.result("return await Echo(1)"), 1);
+    assert!(stepped_back(&supervisor).is_empty());
+    supervisor
+}
+
+/// The kinds and ids of processes that have stepped back.
+fn stepped_back(supervisor: &Supervisor) -> Vec<(String, i32)> {
+    let back = children(supervisor.pid()).into_iter().filter(Jailed::has_stepped_back);
+    back.map(|child| (child.kind().to_owned(), child.pid)).collect()
 }
 
 /// Longer than it takes until somebody looks, and to see what comes of it.

@@ -1,8 +1,9 @@
-// What has to hold on another kernel, with control groups of version 2: the doctor, an execution, a time-out, an
-// out-of-memory kill, and forbidden system calls of native code in a guest and in a host.
+// What has to hold on another kernel, with control groups of version 2: the doctor, an execution, a time-out
+// of a program that steps back, an out-of-memory kill, and forbidden system calls of native code in a guest and in a host.
 const { execFileSync, spawn, spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const net = require('node:net');
+const { setTimeout: wait } = require('node:timers/promises');
 
 const base = 'http://127.0.0.1:3000';
 let failures = 0;
@@ -44,6 +45,9 @@ const serving = async (installation, data, act) => {
   }
 };
 
+const groupsThatStepBack = () =>
+  fs.globSync('/sys/fs/cgroup/**/cpu.idle').filter((file) => fs.readFileSync(file, 'utf8') === '1\n').length;
+
 const doctor = () => {
   const { status, stdout } = spawnSync('/product/bin/supervisor', ['doctor', '-o', 'json'], { encoding: 'utf8' });
   const report = JSON.parse(stdout);
@@ -61,8 +65,15 @@ const product = () =>
     check('an environment is provisioned', created.status === 'ready', created);
     const echo = await execute('test', 'a', 'return await Echo({ a: 1 })');
     check('a program runs', echo.result?.a === 1 && echo.usage.peakMemoryBytes > 1e6, echo);
-    const endless = await execute('test', 'b', 'for (;;) {}', 3000);
+    const ending = execute('test', 'b', 'for (;;) {}', 3000).then((ended) => ({ ended }));
+    let [back, endless] = [];
+    while (!endless) {
+      back ||= groupsThatStepBack();
+      endless = (await Promise.race([ending, wait(50)]))?.ended;
+    }
+    check('an endless program steps back', back === 1, back);
     check('an endless program is ended', endless.status === 'timeout', endless);
+    check('nobody has stepped back when it has ended', groupsThatStepBack() === 0);
     const bomb = await execute('test', 'c', 'const a = []; for (;;) a.push(new Uint8Array(10000000).fill(1))');
     check('a memory bomb is out of memory', bomb.status === 'out_of_memory', bomb);
     const threads = await execute('test', 'a', 'return await Threads({ count: 40 })');

@@ -49,10 +49,10 @@ pub const FRAME_TO_WORKER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Answers that a guest has not read yet; over that no more are fetched for it.
 pub const ANSWERS_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// How often the processor time of a running program is looked at; each look reads two small files.
-pub const CPU_TIME_CHECK_PERIOD: Duration = Duration::from_millis(50);
-/// A process that has computed for longer between two looks steps back for all others.
-pub const SHORT_CPU_TIME: Duration = Duration::from_millis(20);
+/// How often the processor time of a running program and of its host is looked at.
+pub const COMPUTING_CHECK_PERIOD: Duration = Duration::from_millis(50);
+/// Which of them has used more for the program steps back for other jailed processes.
+pub const SHORT_COMPUTING_TIME: Duration = Duration::from_millis(20);
 
 /// From spawn to `ready`: fifty times what it takes, for a machine under load.
 pub const BOOT_TIME_MAX: Duration = Duration::from_secs(10);

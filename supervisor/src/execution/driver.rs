@@ -85,7 +85,8 @@ pub async fn drive(
     let mut usage = guest.process.usage();
     let cpu_used = watch.since_start(usage.cpu);
     let open_calls = ledger.open_calls();
-    let (end, guest_left, host_left) = settle(stop, guest, host, open_calls, request, &mut usage).await;
+    let host_left = HostLeft::new(host, open_calls, watch.into_host());
+    let (end, guest_left, host_left) = settle(stop, guest, host_left, request, &mut usage).await;
     let outcome = Outcome {
         end,
         logs,

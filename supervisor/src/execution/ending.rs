@@ -7,7 +7,7 @@ use super::watch::Cause;
 use super::{GuestLeft, HostLeft};
 use crate::config::limits;
 use crate::protocol::frame::FrameError;
-use crate::worker::{BoundHost, ExitCause, GroupUsage, Guest, exit_of};
+use crate::worker::{ExitCause, GroupUsage, Guest, exit_of};
 
 /// Why the loop ended.
 pub enum Stop {
@@ -22,21 +22,18 @@ pub enum Stop {
 pub async fn settle(
     stop: Stop,
     guest: Guest,
-    host: BoundHost,
-    open_calls: Vec<u32>,
+    host_left: HostLeft,
     request: &ExecutionRequest,
     usage: &mut GroupUsage,
 ) -> (End, GuestLeft, Option<HostLeft>) {
     let gone = GuestLeft(None);
     match stop {
-        Stop::Ended(end) => (end, GuestLeft(Some(guest)), Some(HostLeft::new(host, open_calls))),
-        Stop::Expired(cause) => (expired(cause, request), gone, Some(HostLeft::new(host, open_calls))),
+        Stop::Ended(end) => (end, GuestLeft(Some(guest)), Some(host_left)),
+        Stop::Expired(cause) => (expired(cause, request), gone, Some(host_left)),
         Stop::HostStalled(cause) => (expired(cause, request), gone, None),
-        Stop::GuestLost(error) => {
-            (guest_lost(guest, error, request, usage).await, gone, Some(HostLeft::new(host, open_calls)))
-        }
+        Stop::GuestLost(error) => (guest_lost(guest, error, request, usage).await, gone, Some(host_left)),
         Stop::HostLost(FrameError::Closed) => {
-            let reason = host.into_reason().await;
+            let reason = host_left.into_host().into_reason().await;
             tracing::warn!(environment = %request.environment().name(), reason, "a host was lost");
             (End::worker_lost("worker_lost", format!("the environment's process {reason}")), gone, None)
         }

@@ -30,6 +30,7 @@ pub use ledger::{EffectState, Ledger};
 use outcome::Outcome;
 pub use record::Recorded;
 pub use request::{ExecutionRequest, RequestRefusal, WireExecution};
+use watch::Computing;
 
 use crate::admission::{Admission, Overloaded, Pace, Permit, Turn};
 use crate::analysis::{Analysis, AnalysisError};
@@ -285,11 +286,12 @@ impl GuestLeft {
 pub struct HostLeft {
     host: BoundHost,
     open_calls: Vec<u32>,
+    computing: Computing,
 }
 
 impl HostLeft {
-    pub fn new(host: BoundHost, open_calls: Vec<u32>) -> HostLeft {
-        HostLeft { host, open_calls }
+    pub fn new(host: BoundHost, open_calls: Vec<u32>, computing: Computing) -> HostLeft {
+        HostLeft { host, open_calls, computing }
     }
 
     fn has_open_calls(&self) -> bool {
@@ -299,9 +301,17 @@ impl HostLeft {
     /// Waits for the answers to open calls; a host that does not give them is ended. Also gives back what
     /// its connections did meanwhile.
     async fn settled(mut self) -> (Option<BoundHost>, Vec<EgressEvent>) {
+        let mut checks = tokio::time::interval(limits::COMPUTING_CHECK_PERIOD);
         let answers = async {
             while !self.open_calls.is_empty() {
-                let answered = match self.host.receive().await {
+                let answer = tokio::select! {
+                    answer = self.host.receive() => answer,
+                    _ = checks.tick() => {
+                        self.computing.look();
+                        continue;
+                    }
+                };
+                let answered = match answer {
                     Ok(
                         FromHost::Returned { call_id, .. } | FromHost::Threw { call_id: Some(call_id), .. },
                     ) => call_id,

@@ -1,5 +1,5 @@
 //! What ends a program from outside: its deadline, its processor time, and its caller. A process that computes for long
-//! steps back for all others until the program ends.
+//! steps back for other jailed ones until nothing of the program is left in it.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::{Instant, Interval, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Policy, limits};
-use crate::worker::{BoundHost, Guest, Meter};
+use crate::worker::{BoundHost, Guest, Meter, SteppedBack};
 
 /// The first cause that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +24,6 @@ pub struct Watch {
     cancel: CancellationToken,
     checks: Interval,
     guest: Computing,
-    /// What the guest had used before the program.
-    cpu_before: Duration,
     host: Computing,
 }
 
@@ -37,7 +35,7 @@ impl Watch {
         guest: &Guest,
         host: &BoundHost,
     ) -> Watch {
-        let period = limits::CPU_TIME_CHECK_PERIOD;
+        let period = limits::COMPUTING_CHECK_PERIOD;
         let now = Instant::now();
         Watch {
             deadline: now + time_max,
@@ -45,7 +43,6 @@ impl Watch {
             cancel,
             checks: interval_at(now + period, period),
             guest: Computing::of(guest.process.meter(), Some(guest.cpu_before)),
-            cpu_before: guest.cpu_before,
             // What it has used by now is read when it is looked at for the first time: most programs end before.
             host: Computing::of(host.meter(), None),
         }
@@ -53,7 +50,6 @@ impl Watch {
 
     /// Goes on with another guest, whose boot does not count.
     pub fn follow(&mut self, guest: &Guest) {
-        self.cpu_before = guest.cpu_before;
         self.guest = Computing::of(guest.process.meter(), Some(guest.cpu_before));
     }
 
@@ -64,7 +60,12 @@ impl Watch {
 
     /// The program's part of what its guest has used in its life.
     pub fn since_start(&self, cpu: Duration) -> Duration {
-        cpu.saturating_sub(self.cpu_before)
+        self.guest.part(cpu)
+    }
+
+    /// The program has ended; its host may go on with calls that it did not wait for.
+    pub fn into_host(self) -> Computing {
+        self.host
     }
 
     /// Resolves when the program has to end; safe to drop while it waits.
@@ -74,9 +75,8 @@ impl Watch {
                 () = sleep_until(self.deadline) => return Cause::Deadline,
                 () = self.cancel.cancelled() => return Cause::Cancelled,
                 _ = self.checks.tick() => {
-                    let guest_cpu = self.guest.look();
                     self.host.look();
-                    if self.since_start(guest_cpu) > self.cpu_time_max {
+                    if self.guest.look() > self.cpu_time_max {
                         return Cause::CpuTime;
                     }
                 }
@@ -85,35 +85,32 @@ impl Watch {
     }
 }
 
-/// A process that steps back when it has computed for long between two looks, until this is dropped.
-struct Computing {
+/// A process that steps back when it has computed for long, until this is dropped.
+pub struct Computing {
     meter: Meter,
-    /// What it had used at the last look.
-    cpu: Option<Duration>,
-    stepped_back: bool,
+    /// What it had used before the program.
+    before: Option<Duration>,
+    stepped_back: Option<SteppedBack>,
 }
 
 impl Computing {
-    fn of(meter: &Meter, cpu: Option<Duration>) -> Computing {
-        Computing { meter: meter.clone(), cpu, stepped_back: false }
+    fn of(meter: &Meter, before: Option<Duration>) -> Computing {
+        Computing { meter: meter.clone(), before, stepped_back: None }
     }
 
-    /// What it has used in its life.
-    fn look(&mut self) -> Duration {
+    /// The program's part of what it has used in its life.
+    fn part(&self, cpu: Duration) -> Duration {
+        cpu.saturating_sub(self.before.unwrap_or(cpu))
+    }
+
+    /// What it has used for the program. Whoever waits for the program looks every `COMPUTING_CHECK_PERIOD`.
+    pub fn look(&mut self) -> Duration {
         let cpu = self.meter.cpu();
-        let before = self.cpu.replace(cpu).unwrap_or(cpu);
-        if cpu.saturating_sub(before) > limits::SHORT_CPU_TIME && !self.stepped_back {
-            self.stepped_back = true;
-            self.meter.step_back(true);
+        self.before.get_or_insert(cpu);
+        let used = self.part(cpu);
+        if used > limits::SHORT_COMPUTING_TIME && self.stepped_back.is_none() {
+            self.stepped_back = self.meter.step_back();
         }
-        cpu
-    }
-}
-
-impl Drop for Computing {
-    fn drop(&mut self) {
-        if self.stepped_back {
-            self.meter.step_back(false);
-        }
+        used
     }
 }

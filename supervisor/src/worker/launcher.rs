@@ -329,7 +329,8 @@ impl Launcher {
             arguments: launch.arguments.clone(),
             environment: launch.environment.clone(),
             cgroups: Vec::new(),
-            batch: self.shared.hierarchy.as_ref().is_ok_and(cgroup::Hierarchy::lets_step_back),
+            batch: self.has(Layer::Cgroup)
+                && self.shared.hierarchy.as_ref().is_ok_and(cgroup::Hierarchy::suits_batch),
             root: self.has(Layer::PrivateRoot).then(|| self.shared.root.clone()),
             data_bytes_max: self.data_bytes_max(launch),
             grants: program_grants.iter().chain(&launch.grants).cloned().collect(),

@@ -30,7 +30,7 @@ mod spawner;
 mod tree;
 mod zygote;
 
-pub use cgroup::GroupUsage;
+pub use cgroup::{GroupUsage, SteppedBack};
 pub use grants::places;
 pub use guest::{Guest, GuestMake, SpareGuest};
 pub use host::{BoundHost, HostError, HostSpec, LoadedHost};

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::cgroup::{Group, GroupUsage};
+use super::cgroup::{Group, GroupUsage, SteppedBack};
 use super::child::{Child, Outputs};
 use super::identity::Leased;
 use super::proc;
@@ -184,11 +184,9 @@ impl Meter {
         if counted.is_zero() { self.told().unwrap_or_default().cpu } else { counted }
     }
 
-    /// Lets all others have the processor before it, or no longer.
-    pub fn step_back(&self, back: bool) {
-        if let Some(group) = &self.group {
-            group.step_back(back);
-        }
+    /// Lets the other jailed processes have a processor before it, if the kernel can.
+    pub fn step_back(&self) -> Option<SteppedBack> {
+        self.group.as_ref()?.step_back()
     }
 
     fn told(&self) -> Option<GroupUsage> {

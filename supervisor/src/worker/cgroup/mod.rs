@@ -13,6 +13,7 @@ mod v2;
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub struct GroupLimits {
 /// The period in which processor time is counted, in microseconds; both versions' default.
 const CPU_PERIOD_US: u64 = 100_000;
 
-/// What makes a group step back: 1, and every other group takes the processor from it (Linux 5.15).
+/// What makes a group step back for its siblings: 1, and they take a processor from it at once (Linux 5.15).
 const IDLE_FILE: &str = "cpu.idle";
 
 /// What a group used since it was made (or since `reset_peak`).
@@ -120,8 +121,14 @@ impl Hierarchy {
         }
     }
 
-    /// Whether a group can step back for others.
-    pub fn lets_step_back(&self) -> bool {
+    /// Whether a process that takes no processor from others when it wakes still has it at once beside a group that
+    /// has stepped back. Linux before 6.12 lets it wait for both.
+    pub fn suits_batch(&self) -> bool {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        self.lets_step_back() && version_of(&release) >= Some((6, 12))
+    }
+
+    fn lets_step_back(&self) -> bool {
         match self {
             Hierarchy::V1(hierarchy) => hierarchy.has_idle,
             Hierarchy::V2(hierarchy) => hierarchy.has_idle,
@@ -145,6 +152,12 @@ impl Hierarchy {
             remove_tree(&folder);
         }
     }
+}
+
+/// The first two numbers of a kernel's release.
+fn version_of(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(['.', '-']).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 /// The group of one process.
@@ -198,16 +211,15 @@ impl Group {
         self.peak().reset();
     }
 
-    /// Lets every other group take the processor from this one at once, or no longer.
-    pub fn step_back(&self, back: bool) {
+    /// Lets the other jailed processes have a processor before this one, if the kernel can.
+    pub fn step_back(&self) -> Option<SteppedBack> {
         let folder = match self {
-            Group::V1(group) => group.idle_folder(),
-            Group::V2(group) => group.idle_folder(),
+            Group::V1(group) => group.idle_folder.as_ref(),
+            Group::V2(group) => group.idle_folder.as_ref(),
         };
-        // A group that is removed already holds up nobody.
-        if let Some(Err(error)) = folder.map(|folder| write(folder, IDLE_FILE, u8::from(back))) {
-            tracing::debug!(%error, "a group neither stepped back nor came forward");
-        }
+        let mut file = fs::OpenOptions::new().write(true).open(folder?.join(IDLE_FILE)).ok()?;
+        file.write_all(b"1").ok()?;
+        Some(SteppedBack { file })
     }
 
     /// How many processes the kernel killed here for want of memory.
@@ -237,6 +249,19 @@ impl Group {
             Group::V1(group) => &group.folders,
             Group::V2(group) => &group.folders,
         }
+    }
+}
+
+/// A group that has stepped back, until this is dropped.
+#[derive(Debug)]
+pub struct SteppedBack {
+    file: fs::File,
+}
+
+impl Drop for SteppedBack {
+    fn drop(&mut self) {
+        // All that can go wrong is that the group is gone.
+        let _ = self.file.write_at(b"0", 0);
     }
 }
 
@@ -302,10 +327,11 @@ mod tests {
 
     /// What a group writes when it steps back, and when it comes forward.
     fn stepped_back(group: &Group, folder: &Path) -> [String; 2] {
-        [true, false].map(|back| {
-            group.step_back(back);
-            fs::read_to_string(folder.join(IDLE_FILE)).unwrap()
-        })
+        let read = || fs::read_to_string(folder.join(IDLE_FILE)).unwrap();
+        let stepped_back = group.step_back();
+        let back = read();
+        drop(stepped_back);
+        [back, read()]
     }
 
     #[test]
@@ -377,6 +403,14 @@ mod tests {
         assert_eq!(stepped_back(&group, &folder), ["1", "0"]);
         group.reset_peak();
         assert!(fs::read_to_string(folder.join("memory.peak")).unwrap().starts_with('0'));
+    }
+
+    #[test]
+    fn releases_have_versions() {
+        assert_eq!(version_of("6.18.44-fc-v669\n"), Some((6, 18)));
+        assert_eq!(version_of("6.12-rc1"), Some((6, 12)));
+        assert_eq!(version_of(""), None);
+        assert!(version_of("6.1.0-39-amd64") < Some((6, 12)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Control groups of version 1: one folder per controller (`cgroup-v1/memory.rst`, `pids.rst`).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
@@ -68,12 +68,17 @@ impl Hierarchy {
             write(&cpu.join(name), "cpu.cfs_period_us", CPU_PERIOD_US)?;
             write(&cpu.join(name), "cpu.cfs_quota_us", limits.cores_max * CPU_PERIOD_US)?;
         }
+        let idle_folder = self.cpu.as_ref().filter(|_| self.has_idle).map(|folder| folder.join(name));
+        if let Some(folder) = &idle_folder {
+            // It may be left from an earlier process.
+            write(folder, IDLE_FILE, 0)?;
+        }
         Ok(Group {
             folders,
             peak: Counter::open_resettable(&memory, "memory.max_usage_in_bytes"),
             memory: Counter::open(&memory, "memory.usage_in_bytes"),
             cpu: self.cpuacct.as_ref().map(|folder| Counter::open(&folder.join(name), "cpuacct.usage")),
-            cpu_folder: self.cpu.as_ref().filter(|_| self.has_idle).map(|folder| folder.join(name)),
+            idle_folder,
             memory_folder: memory,
         })
     }
@@ -86,17 +91,13 @@ pub struct Group {
     pub memory: Counter,
     memory_folder: PathBuf,
     cpu: Option<Counter>,
-    cpu_folder: Option<PathBuf>,
+    /// Where it can step back, if it can.
+    pub idle_folder: Option<PathBuf>,
 }
 
 impl Group {
     pub fn cpu(&self) -> Duration {
         Duration::from_nanos(self.cpu.as_ref().and_then(Counter::number).unwrap_or(0))
-    }
-
-    /// Where it can step back, if it can.
-    pub fn idle_folder(&self) -> Option<&Path> {
-        self.cpu_folder.as_deref()
     }
 
     pub fn out_of_memory_kills(&self) -> u64 {

@@ -60,11 +60,15 @@ impl Hierarchy {
         if self.has_cpu {
             write(&folder, "cpu.max", format!("{} {CPU_PERIOD_US}", limits.cores_max * CPU_PERIOD_US))?;
         }
+        if self.has_idle {
+            // It may be left from an earlier process.
+            write(&folder, IDLE_FILE, 0)?;
+        }
         Ok(Group {
             peak: Counter::open_resettable(&folder, "memory.peak"),
             memory: Counter::open(&folder, "memory.current"),
             cpu: Counter::open(&folder, "cpu.stat"),
-            has_idle: self.has_idle,
+            idle_folder: self.has_idle.then(|| folder.clone()),
             folders: vec![folder],
         })
     }
@@ -101,17 +105,13 @@ pub struct Group {
     pub peak: Counter,
     pub memory: Counter,
     cpu: Counter,
-    has_idle: bool,
+    /// Where it can step back, if it can.
+    pub idle_folder: Option<PathBuf>,
 }
 
 impl Group {
     pub fn cpu(&self) -> Duration {
         Duration::from_micros(self.cpu.number_of("usage_usec ").unwrap_or(0))
-    }
-
-    /// Where it can step back, if it can.
-    pub fn idle_folder(&self) -> Option<&Path> {
-        self.has_idle.then(|| self.folders[0].as_path())
     }
 
     pub fn out_of_memory_kills(&self) -> u64 {
