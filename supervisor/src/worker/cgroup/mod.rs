@@ -136,10 +136,15 @@ impl Hierarchy {
     }
 
     pub fn create(&self, name: &str, limits: GroupLimits) -> Result<Group, CgroupError> {
-        match self {
-            Hierarchy::V1(hierarchy) => hierarchy.create(name, limits).map(Group::V1),
-            Hierarchy::V2(hierarchy) => hierarchy.create(name, limits).map(Group::V2),
+        let group = match self {
+            Hierarchy::V1(hierarchy) => Group::V1(hierarchy.create(name, limits)?),
+            Hierarchy::V2(hierarchy) => Group::V2(hierarchy.create(name, limits)?),
+        };
+        if let Some(folder) = group.idle_folder() {
+            // It may be left from an earlier process.
+            write(folder, IDLE_FILE, 0)?;
         }
+        Ok(group)
     }
 
     /// Removes the supervisor's own folder, once every group in it is gone.
@@ -213,11 +218,8 @@ impl Group {
 
     /// Lets the other jailed processes have a processor before this one, if the kernel can.
     pub fn step_back(&self) -> Option<SteppedBack> {
-        let folder = match self {
-            Group::V1(group) => group.idle_folder.as_ref(),
-            Group::V2(group) => group.idle_folder.as_ref(),
-        };
-        let mut file = fs::OpenOptions::new().write(true).open(folder?.join(IDLE_FILE)).ok()?;
+        let path = self.idle_folder()?.join(IDLE_FILE);
+        let mut file = fs::OpenOptions::new().write(true).open(path).ok()?;
         file.write_all(b"1").ok()?;
         Some(SteppedBack { file })
     }
@@ -234,6 +236,13 @@ impl Group {
     pub fn remove(&self) {
         for folder in self.folders() {
             remove_group(folder);
+        }
+    }
+
+    fn idle_folder(&self) -> Option<&Path> {
+        match self {
+            Group::V1(group) => group.idle_folder.as_deref(),
+            Group::V2(group) => group.idle_folder.as_deref(),
         }
     }
 

@@ -69,10 +69,6 @@ impl Hierarchy {
             write(&cpu.join(name), "cpu.cfs_quota_us", limits.cores_max * CPU_PERIOD_US)?;
         }
         let idle_folder = self.cpu.as_ref().filter(|_| self.has_idle).map(|folder| folder.join(name));
-        if let Some(folder) = &idle_folder {
-            // It may be left from an earlier process.
-            write(folder, IDLE_FILE, 0)?;
-        }
         Ok(Group {
             folders,
             peak: Counter::open_resettable(&memory, "memory.max_usage_in_bytes"),

@@ -60,10 +60,6 @@ impl Hierarchy {
         if self.has_cpu {
             write(&folder, "cpu.max", format!("{} {CPU_PERIOD_US}", limits.cores_max * CPU_PERIOD_US))?;
         }
-        if self.has_idle {
-            // It may be left from an earlier process.
-            write(&folder, IDLE_FILE, 0)?;
-        }
         Ok(Group {
             peak: Counter::open_resettable(&folder, "memory.peak"),
             memory: Counter::open(&folder, "memory.current"),
