@@ -9,12 +9,11 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use tokio::time::{Instant, sleep_until};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use crate::config::limits;
-use crate::runtime::Tasks;
 
 /// Where the kernel is asked, and where it says what puts its processors to sleep.
 const DEVICE: &str = "/dev/cpu_dma_latency";
@@ -37,63 +36,64 @@ fn awake_microseconds(idle_driver: &str) -> i32 {
 #[derive(Clone)]
 pub struct Awake {
     request: Option<Arc<Request>>,
-    tasks: Tasks,
 }
 
 struct Request {
     file: File,
     awake_microseconds: i32,
-    /// How long the processors stay awake; nothing while they may sleep.
+    /// How long after a message processors stay awake.
+    moment: Duration,
+    /// Until when that is; nothing while they may sleep.
     until: Mutex<Option<Instant>>,
+    /// Tells the thread that ends the request that there is one.
+    begun: SyncSender<()>,
 }
 
 impl Awake {
     /// A kernel that cannot be asked costs speed alone.
-    pub fn new(wanted: bool, tasks: Tasks) -> Awake {
+    pub fn new(wanted: bool) -> Awake {
         if !wanted {
-            return Awake { request: None, tasks };
+            return Awake { request: None };
         }
         let idle_driver = std::fs::read_to_string(IDLE_DRIVER).unwrap_or_default();
-        let request = Request::open(Path::new(DEVICE), awake_microseconds(&idle_driver));
+        let request = Request::open(Path::new(DEVICE), awake_microseconds(&idle_driver), limits::AWAKE_TIME);
         if let Err(error) = &request {
             tracing::info!(%error, device = DEVICE, "idle processors are not kept awake, which makes answers slower");
         }
-        Awake { request: request.ok().map(Arc::new), tasks }
+        Awake { request: request.ok() }
     }
 
     /// A message is on its way: for a moment processors stay awake.
     pub fn for_a_moment(&self) {
         let Some(request) = &self.request else { return };
-        let until = Instant::now() + limits::AWAKE_TIME;
-        if request.until().replace(until).is_none() {
-            self.begin(request, until);
+        if request.until().replace(Instant::now() + request.moment).is_none() {
+            request.begin();
         }
-    }
-
-    fn begin(&self, request: &Arc<Request>, mut until: Instant) {
-        if let Err(error) = request.ask(request.awake_microseconds) {
-            tracing::debug!(%error, "processors cannot be kept awake");
-        }
-        let request = Arc::clone(request);
-        self.tasks.spawn(async move {
-            loop {
-                sleep_until(until).await;
-                match request.prolonged() {
-                    Some(later) => until = later,
-                    None => return,
-                }
-            }
-        });
     }
 }
 
 impl Request {
-    fn open(device: &Path, awake_microseconds: i32) -> io::Result<Request> {
+    /// A thread of its own ends what is asked for: a timer that is due within the kernel's tick makes every wait
+    /// of the thread that has it dearer, which would be the one that relays messages. The thread ends with the
+    /// request.
+    fn open(device: &Path, awake_microseconds: i32, moment: Duration) -> io::Result<Arc<Request>> {
         let file = OpenOptions::new().write(true).open(device)?;
-        let request = Request { file, awake_microseconds, until: Mutex::new(None) };
+        let (begun, begins) = sync_channel(1);
+        let request = Request { file, awake_microseconds, moment, until: Mutex::new(None), begun };
         // It asks for nothing yet; a device that takes no request is found out now.
         request.ask(MAY_SLEEP)?;
+        let request = Arc::new(request);
+        let ends = Arc::downgrade(&request);
+        std::thread::Builder::new().name("awake".to_owned()).spawn(move || end_each(&begins, &ends))?;
         Ok(request)
+    }
+
+    fn begin(&self) {
+        if let Err(error) = self.ask(self.awake_microseconds) {
+            tracing::debug!(%error, "processors cannot be kept awake");
+        }
+        // If there is no room, the thread is told already.
+        let _ = self.begun.try_send(());
     }
 
     /// Until when there is something to be awake for; ends the request when there is nothing.
@@ -118,46 +118,53 @@ impl Request {
     }
 }
 
+fn end_each(begins: &Receiver<()>, request: &Weak<Request>) {
+    while begins.recv().is_ok() {
+        while let Some(until) = request.upgrade().and_then(|request| request.prolonged()) {
+            std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn asked(device: &Path) -> i32 {
         i32::from_ne_bytes(std::fs::read(device).unwrap().try_into().unwrap())
     }
 
-    /// With a file in place of the device.
-    fn awake(device: &Path) -> Awake {
-        let request = Request::open(device, 2).unwrap();
-        Awake { request: Some(Arc::new(request)), tasks: Tasks::default() }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn processors_stay_awake_for_a_moment_after_the_last_message() {
+    #[test]
+    fn processors_stay_awake_for_a_moment_after_the_last_message() {
+        // With a file in place of the device.
         let device = tempfile::NamedTempFile::new().unwrap();
-        let awake = awake(device.path());
-        assert_eq!(asked(device.path()), MAY_SLEEP, "nothing runs yet");
-        let step = limits::AWAKE_TIME * 3 / 4;
-        for _ in 0..4 {
+        let moment = Duration::from_millis(50);
+        let request = Request::open(device.path(), 2, moment).unwrap();
+        let awake = Awake { request: Some(Arc::clone(&request)) };
+        for _ in 0..2 {
+            assert_eq!(asked(device.path()), MAY_SLEEP, "nothing runs");
+            let mut last = Instant::now();
+            let first = last;
             awake.for_a_moment();
-            tokio::time::sleep(step).await;
             assert_eq!(asked(device.path()), 2);
+            while asked(device.path()) == 2 {
+                if first.elapsed() < 2 * moment {
+                    last = Instant::now();
+                    awake.for_a_moment();
+                }
+                std::thread::yield_now();
+            }
+            assert!(last.elapsed() >= moment && last - first >= moment, "{:?}", last - first);
         }
-        tokio::time::sleep(limits::AWAKE_TIME - step + Duration::from_millis(1)).await;
+        drop((awake, request));
         assert_eq!(asked(device.path()), MAY_SLEEP);
-        awake.for_a_moment();
-        assert_eq!(asked(device.path()), 2, "and again");
-        awake.tasks.ended().await;
-        assert_eq!(asked(device.path()), MAY_SLEEP, "a shutdown waits for the end of the request");
     }
 
-    #[tokio::test]
-    async fn nothing_is_asked_where_it_is_not_wanted_or_there_is_nobody_to_ask() {
+    #[test]
+    fn nothing_is_asked_where_it_is_not_wanted_or_there_is_nobody_to_ask() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(Request::open(&folder.path().join("none"), 0).is_err());
-        let awake = Awake::new(false, Tasks::default());
+        assert!(Request::open(&folder.path().join("none"), 0, Duration::ZERO).is_err());
+        let awake = Awake::new(false);
         awake.for_a_moment();
         assert!(awake.request.is_none());
     }

@@ -157,7 +157,7 @@ impl Daemon {
             analysis,
             admission: Admission::new(settings.capacity.concurrent_max, settings.capacity.queued_max),
             pace: Pace::new(limits::processors(), limits::BEGINNING_MORE),
-            awake: Awake::new(settings.keep_awake, tasks.clone()),
+            awake: Awake::new(settings.keep_awake),
             pool: pool.clone(),
             audit: Audit::new(store, &missing),
             tasks: tasks.clone(),

@@ -5,6 +5,7 @@
 //! the most recently used processes serve most of them. One that takes longer than a moment, or waits for
 //! a backend, holds nobody up.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -16,18 +17,21 @@ pub struct Pace {
     begin: Arc<Semaphore>,
     begin_max: usize,
     processors: usize,
+    /// Those that wait for a turn.
+    waiting: Arc<AtomicUsize>,
 }
 
 /// The right to begin, until it is given up.
 pub struct Turn {
     permit: Mutex<Option<OwnedSemaphorePermit>>,
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Pace {
     /// One for each processor may begin, and so many more.
     pub fn new(processors: usize, more: usize) -> Pace {
         let begin_max = processors + more;
-        Pace { begin: Arc::new(Semaphore::new(begin_max)), begin_max, processors }
+        Pace { begin: Arc::new(Semaphore::new(begin_max)), begin_max, processors, waiting: Arc::default() }
     }
 
     /// Whether a processor stays idle while one more begins, as far as executions are what keeps them busy.
@@ -38,12 +42,41 @@ impl Pace {
 
     /// Waits for a turn.
     pub async fn turn(&self) -> Turn {
-        // Nobody closes it; without a permit the execution would still be within the bounds of admission.
-        Turn { permit: Mutex::new(Arc::clone(&self.begin).acquire_owned().await.ok()) }
+        let begin = Arc::clone(&self.begin);
+        let permit = match Arc::clone(&begin).try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) => {
+                let _waiting = Waiting::count(&self.waiting);
+                // Nobody closes it; without a permit the execution would still be within the bounds of admission.
+                begin.acquire_owned().await.ok()
+            }
+        };
+        Turn { permit: Mutex::new(permit), waiting: Arc::clone(&self.waiting) }
+    }
+}
+
+/// One that waits, until this is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Waiting<'_> {
+    fn count(waiting: &AtomicUsize) -> Waiting<'_> {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Turn {
+    /// Whether somebody waits for one.
+    pub fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// Gives the turn up; the execution goes on.
     pub fn release(&self) {
         drop(self.permit.lock().unwrap_or_else(PoisonError::into_inner).take());

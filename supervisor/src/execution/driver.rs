@@ -268,7 +268,9 @@ impl Run<'_> {
             CallCheck::Forward => {
                 self.begin_record().await?;
                 self.ledger.begin(call_id, name.clone(), Instant::now());
-                self.patience = Some(tokio::time::Instant::now() + limits::CALL_MOMENT);
+                if self.turn.is_wanted() {
+                    self.patience = Some(tokio::time::Instant::now() + limits::CALL_MOMENT);
+                }
                 self.tell_host(&ToHost::Call { call_id, name, params }).await
             }
         }
