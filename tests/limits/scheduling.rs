@@ -1,6 +1,8 @@
 //! Who gets a processor first.
 
 use nix::libc::{SCHED_BATCH, SCHED_OTHER};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::support::{IMPLEMENTATION, Jailed, Supervisor, children, scheduling_policy, wait_for};
@@ -64,6 +66,37 @@ fn many_who_compute_at_once_all_step_back() {
     assert_eq!(supervisor.result("return await Echo(1)"), 1);
     drop(endless);
     wait_for("nobody who has stepped back", || stepped_back(&supervisor).is_empty().then_some(()));
+}
+
+#[test]
+fn an_analyzer_is_kept_where_it_is_asked_while_its_guest_has_the_other_processor() {
+    let anywhere = sched_getaffinity(Pid::this()).unwrap();
+    let all: Vec<usize> = (0..CpuSet::count()).filter(|&at| anywhere.is_set(at).unwrap()).collect();
+    let &[first, second, ..] = &*all else { panic!("this test needs two processors, and has {all:?}") };
+    let mut two = CpuSet::new();
+    two.set(first).unwrap();
+    two.set(second).unwrap();
+    // What a thread starts inherits its processors.
+    sched_setaffinity(Pid::this(), &two).unwrap();
+    let supervisor = Supervisor::start();
+    sched_setaffinity(Pid::this(), &anywhere).unwrap();
+    supervisor.provision();
+    let processors = || {
+        let children = children(supervisor.pid());
+        let analyzer = children.iter().find(|child| child.status("Name") == "analyzer");
+        analyzer.map(|analyzer| analyzer.status("Cpus_allowed_list").to_owned()).unwrap()
+    };
+    let one = [first.to_string(), second.to_string()];
+    let both = [format!("{first}-{second}"), format!("{first},{second}")];
+    assert!(both.contains(&processors()), "nobody has run a program: {}", processors());
+    for round in 0..2 {
+        assert_eq!(supervisor.result(&format!("return await Echo({round})")), round);
+        assert!(one.contains(&processors()), "a program alone: {}", processors());
+        let examined = format!("return await Echo({round}) + 1");
+        let body = json!({ "environmentName": "test", "userAgentId": "a", "code": examined });
+        assert_eq!(supervisor.post("/api/analyze", &body).status, 200);
+        assert!(both.contains(&processors()), "one that no guest is told of: {}", processors());
+    }
 }
 
 /// A supervisor whose environment has a function that computes for long, and nobody who has stepped back.

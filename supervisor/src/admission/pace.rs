@@ -34,10 +34,10 @@ impl Pace {
         Pace { begin: Arc::new(Semaphore::new(begin_max)), begin_max, processors, waiting: Arc::default() }
     }
 
-    /// Whether a processor stays idle while one more begins, as far as executions are what keeps them busy.
-    pub fn leaves_a_processor(&self) -> bool {
+    /// How many processors stay idle while one more begins, as far as executions are what keeps them busy.
+    pub fn idle_processors(&self) -> usize {
         let beginning = self.begin_max - self.begin.available_permits();
-        beginning + 1 < self.processors
+        self.processors.saturating_sub(beginning + 1)
     }
 
     /// Waits for a turn.
@@ -138,14 +138,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_processor_is_left_while_fewer_begin_than_there_are() {
-        assert!(!Pace::new(1, 4).leaves_a_processor());
+    async fn processors_are_idle_while_fewer_begin_than_there_are() {
+        assert_eq!(Pace::new(1, 4).idle_processors(), 0);
         let pace = Pace::new(3, 4);
         let first = pace.turn().await;
-        assert!(pace.leaves_a_processor(), "one begins, one more would, and there are three");
-        let _second = pace.turn().await;
-        assert!(!pace.leaves_a_processor());
+        assert_eq!(pace.idle_processors(), 1, "one begins, one more would, and there are three");
+        let second = pace.turn().await;
+        let _third = pace.turn().await;
+        assert_eq!(pace.idle_processors(), 0);
         first.release();
-        assert!(pace.leaves_a_processor(), "one that waits keeps none busy");
+        assert_eq!(pace.idle_processors(), 0);
+        second.release();
+        assert_eq!(pace.idle_processors(), 1, "those that wait keep none busy");
     }
 }

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use analyzer::{Answer, FRAME_BYTES_MAX, Request};
 use jail::Kind;
+use nix::sched::sched_getcpu;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -41,6 +42,8 @@ pub struct Desk {
 struct Job {
     request: Request,
     reply: oneshot::Sender<Result<Answer, AnalysisError>>,
+    /// Whether the analyzer is to run where it is asked, if this is all that it is asked.
+    here: bool,
     /// Whether an analyzer was killed from outside while it had this one.
     was_killed: bool,
 }
@@ -85,14 +88,14 @@ impl Desk {
         self.waiting_bytes.load(Ordering::Relaxed)
     }
 
-    pub async fn ask(&self, request: Request) -> Result<Answer, AnalysisError> {
+    pub async fn ask(&self, request: Request, here: bool) -> Result<Answer, AnalysisError> {
         let bytes = match &request {
             Request::Program(submission) => submission.source.len(),
             Request::Implementation { source } => source.len(),
         };
         let _waiting = Waiting::count(&self.waiting_bytes, bytes);
         let (reply, answer) = oneshot::channel();
-        let job = Job { request, reply, was_killed: false };
+        let job = Job { request, reply, here, was_killed: false };
         let answered = async {
             self.jobs.send(job).await.map_err(|_| AnalysisError::Busy)?;
             answer.await.unwrap_or(Err(AnalysisError::Busy))
@@ -117,9 +120,24 @@ struct Clerk {
 struct Analyzer {
     process: Process,
     connection: Connection<Answer, Request>,
+    /// The processor that it is kept on.
+    processor: Option<usize>,
 }
 
 impl Analyzer {
+    /// Keeps it on the processor of this thread, which has nothing to do before the answer is there, or lets it run
+    /// anywhere. Linux likes to wake a process where it ran last, although others run there and this one is idle.
+    fn place(&mut self, here: bool) {
+        let processor = if here { sched_getcpu().ok() } else { None };
+        if processor == self.processor {
+            return;
+        }
+        self.processor = processor;
+        if let Err(error) = self.process.run_on(processor) {
+            tracing::debug!(%error, "an analyzer runs where the kernel puts it");
+        }
+    }
+
     fn is_usable(&self) -> bool {
         !self.process.has_ended() && self.connection.is_quiet()
     }
@@ -162,8 +180,9 @@ impl Clerk {
     async fn serve(&mut self, mut analyzer: Analyzer) -> Option<Analyzer> {
         loop {
             self.ask_more(&mut analyzer);
-            if self.unanswered.is_empty() {
-                return Some(analyzer);
+            match self.unanswered.front() {
+                None => return Some(analyzer),
+                Some(first) => analyzer.place(first.here && self.unanswered.len() == 1),
             }
             let failure = match timeout(limits::ANALYSIS_TIME_MAX, analyzer.connection.receive()).await {
                 Ok(Ok(answer)) => {
@@ -252,6 +271,10 @@ impl Clerk {
             folder: None,
         };
         let (process, socket) = self.launcher.launch(launch).await?;
-        Ok(Analyzer { process, connection: Connection::new(socket, FRAME_BYTES_MAX, FRAME_BYTES_MAX) })
+        Ok(Analyzer {
+            process,
+            connection: Connection::new(socket, FRAME_BYTES_MAX, FRAME_BYTES_MAX),
+            processor: None,
+        })
     }
 }

@@ -48,6 +48,12 @@ pub struct Analysis {
     known: Arc<KnownPrograms>,
 }
 
+/// A program that is not known.
+pub struct Unseen {
+    pub submission: Submission,
+    digest: Digest,
+}
+
 type KnownPrograms = Cache<Digest, Arc<Program>, Bytes>;
 
 fn known_programs(bytes_max: usize) -> KnownPrograms {
@@ -79,11 +85,22 @@ impl Analysis {
 
     /// How a submitted program is run.
     pub async fn program(&self, submission: Submission) -> Result<Arc<Program>, AnalysisError> {
-        let digest = digest_of(&submission);
-        if let Some(program) = self.known.get(&digest) {
-            return Ok(program);
+        match self.known(submission) {
+            Ok(program) => Ok(program),
+            Err(unseen) => self.analyze(unseen, false).await,
         }
-        match self.ask(Request::Program(submission)).await? {
+    }
+
+    /// The same, if it was asked before.
+    pub fn known(&self, submission: Submission) -> Result<Arc<Program>, Unseen> {
+        let digest = digest_of(&submission);
+        self.known.get(&digest).ok_or(Unseen { submission, digest })
+    }
+
+    /// `here` keeps the analyzer on the processor from which it is asked, unless others ask as well.
+    pub async fn analyze(&self, unseen: Unseen, here: bool) -> Result<Arc<Program>, AnalysisError> {
+        let Unseen { submission, digest } = unseen;
+        match self.ask(Request::Program(submission), here).await? {
             Answer::Program(program) => {
                 let program = Arc::new(program);
                 self.known.insert(digest, program.clone());
@@ -97,7 +114,7 @@ impl Analysis {
 
     /// What an implementation declares.
     pub async fn implementation(&self, source: &str) -> Result<Implementation, AnalysisError> {
-        match self.ask(Request::Implementation { source: source.to_owned() }).await? {
+        match self.ask(Request::Implementation { source: source.to_owned() }, false).await? {
             Answer::Implementation(implementation) => Ok(implementation),
             Answer::Refused { violations } => Err(AnalysisError::Refused(violations)),
             Answer::TooComplex => Err(AnalysisError::TooComplex),
@@ -105,11 +122,11 @@ impl Analysis {
         }
     }
 
-    async fn ask(&self, request: Request) -> Result<Answer, AnalysisError> {
+    async fn ask(&self, request: Request, here: bool) -> Result<Answer, AnalysisError> {
         let [first, second] = &*self.desks;
         let steps = |desk: &Desk| desk.waiting_bytes() / WAITING_STEP_BYTES;
         let desk = if steps(second) < steps(first) { second } else { first };
-        desk.ask(request).await
+        desk.ask(request, here).await
     }
 }
 

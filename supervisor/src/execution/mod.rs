@@ -21,7 +21,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Instant;
 
-use analyzer::{EntryKind, Language, Program};
+use analyzer::{EntryKind, Language, Program, Submission};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -168,23 +168,23 @@ impl Executor {
     /// Everything up to the right to run: bounded in number and in time.
     async fn admit(&self, request: &ExecutionRequest) -> Result<(Arc<Program>, Permit), ExecutionRefusal> {
         let place = self.admission.enter(request.agent(), request.priority())?;
-        let analyzed = self.analysis.program(request.submission());
-        tokio::pin!(analyzed);
-        let program = tokio::select! {
-            biased;
-            program = &mut analyzed => program?,
-            // It was never seen before. The analyzer is asked first, for it takes longer.
-            () = tokio::task::yield_now(), if self.pace.leaves_a_processor() => {
-                self.announce(request);
-                analyzed.await?
+        let program = match self.analysis.known(request.submission()) {
+            Ok(program) => program,
+            Err(unseen) => {
+                let idle = self.pace.idle_processors();
+                if idle > 0 {
+                    self.announce(request, &unseen.submission);
+                }
+                // The guest has the idle processor, if there is one alone.
+                self.analysis.analyze(unseen, idle == 1).await?
             }
         };
         Ok((program, self.admission.admit(place).await?))
     }
 
     /// Lets the agent's guest compile what the program will most likely be, while the analyzer reads it.
-    fn announce(&self, request: &ExecutionRequest) {
-        let likely = analyzer::likely(&request.submission());
+    fn announce(&self, request: &ExecutionRequest, submission: &Submission) {
+        let likely = analyzer::likely(submission);
         if let Some(source) = likely.filter(|source| source.len() <= limits::ANNOUNCED_BYTES_MAX) {
             self.pool.announce(request.environment(), request.agent(), source);
         }

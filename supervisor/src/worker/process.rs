@@ -10,6 +10,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -139,6 +141,19 @@ impl Process {
     pub fn memory_bytes(&self) -> u64 {
         let counted = self.meter.group.as_ref().and_then(|group| group.memory_bytes());
         counted.unwrap_or(limits::PROCESS_BYTES_ESTIMATE)
+    }
+
+    /// Lets it run on one processor alone, or wherever the supervisor may.
+    pub fn run_on(&self, processor: Option<usize>) -> nix::Result<()> {
+        let processors = match processor {
+            Some(processor) => {
+                let mut one = CpuSet::new();
+                one.set(processor)?;
+                one
+            }
+            None => sched_getaffinity(Pid::this())?,
+        };
+        sched_setaffinity(Pid::from_raw(self.meter.pid.cast_signed()), &processors)
     }
 
     pub fn reset_peak(&self) {
