@@ -172,22 +172,19 @@ impl Executor {
             Ok(program) => program,
             Err(unseen) => {
                 let idle = self.pace.idle_processors();
-                if idle > 0 {
-                    self.announce(request, &unseen.submission);
-                }
-                // The guest has the idle processor, if there is one alone.
-                self.analysis.analyze(unseen, idle == 1).await?
+                let announced = idle > 0 && self.announce(request, &unseen.submission);
+                // Where one processor alone is idle, the guest has it.
+                self.analysis.analyze(unseen, announced && idle == 1).await?
             }
         };
         Ok((program, self.admission.admit(place).await?))
     }
 
     /// Lets the agent's guest compile what the program will most likely be, while the analyzer reads it.
-    fn announce(&self, request: &ExecutionRequest, submission: &Submission) {
-        let likely = analyzer::likely(submission);
-        if let Some(source) = likely.filter(|source| source.len() <= limits::ANNOUNCED_BYTES_MAX) {
-            self.pool.announce(request.environment(), request.agent(), source);
-        }
+    fn announce(&self, request: &ExecutionRequest, submission: &Submission) -> bool {
+        let likely =
+            analyzer::likely(submission).filter(|source| source.len() <= limits::ANNOUNCED_BYTES_MAX);
+        likely.is_some_and(|source| self.pool.announce(request.environment(), request.agent(), source))
     }
 
     /// From the lease to the end of the program.

@@ -111,13 +111,12 @@ impl Pool {
     }
 
     /// Tells the guest that the agent will most likely get what it will most likely run, if that guest is the agent's
-    /// alone.
-    pub fn announce(&self, environment: &Arc<Environment>, agent: &AgentId, source: String) {
-        let binding = Binding::of_guest(environment, agent).filter(Binding::is_of_one_agent);
-        let Some(binding) = binding else { return };
-        if let Some(guest) = self.state().guests.bound.first(&binding) {
-            guest.announce(source);
-        }
+    /// alone. Says whether one is told.
+    pub fn announce(&self, environment: &Arc<Environment>, agent: &AgentId, source: String) -> bool {
+        let Some(binding) = Binding::of_guest(environment, agent).filter(Binding::is_of_one_agent) else {
+            return false;
+        };
+        self.state().guests.bound.first(&binding).is_some_and(|guest| guest.announce(source))
     }
 
     async fn host(&self, environment: &Arc<Environment>, agent: &AgentId) -> Result<BoundHost, LeaseError> {

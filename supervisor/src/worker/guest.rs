@@ -50,15 +50,17 @@ impl Guest {
     }
 
     /// Lets it compile a source that may come, once between two executions: what it takes counts as the next one's.
-    /// It does not wait: what the socket does not take at once goes before the next message.
-    pub fn announce(&mut self, source: String) {
+    /// It does not wait: what the socket does not take at once goes before the next message. Says whether it is told.
+    pub fn announce(&mut self, source: String) -> bool {
         if std::mem::replace(&mut self.announced, true) {
-            return;
+            return false;
         }
-        if let Ok(()) = self.connection.queue(&ToGuest::Announce { source }) {
-            // That a guest has gone away is found out when it is to be used.
-            drop(self.connection.flush().now_or_never());
+        if self.connection.queue(&ToGuest::Announce { source }).is_err() {
+            return false;
         }
+        // That a guest has gone away is found out when it is to be used.
+        drop(self.connection.flush().now_or_never());
+        true
     }
 
     /// Whether so much memory is so much more than at its start that it is better replaced.
