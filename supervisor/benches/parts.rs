@@ -13,8 +13,8 @@ fn frame(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (mut ours, mut theirs) = runtime.block_on(async {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let ours = Connection::<FromGuest, ToGuest>::new(ours, FRAME_BYTES_MAX, FRAME_BYTES_MAX);
-        let theirs = Connection::<ToGuest, FromGuest>::new(theirs, FRAME_BYTES_MAX, FRAME_BYTES_MAX);
+        let ours = Connection::<FromGuest, ToGuest>::new(ours, FRAME_BYTES_MAX, FRAME_BYTES_MAX).unwrap();
+        let theirs = Connection::<ToGuest, FromGuest>::new(theirs, FRAME_BYTES_MAX, FRAME_BYTES_MAX).unwrap();
         (ours, theirs)
     });
     for (name, bytes) in [("frame: a call of 100 bytes", 100), ("frame: a call of 100 KB", 100_000)] {

@@ -271,10 +271,8 @@ impl Clerk {
             folder: None,
         };
         let (process, socket) = self.launcher.launch(launch).await?;
-        Ok(Analyzer {
-            process,
-            connection: Connection::new(socket, FRAME_BYTES_MAX, FRAME_BYTES_MAX),
-            processor: None,
-        })
+        let connection =
+            Connection::new(socket, FRAME_BYTES_MAX, FRAME_BYTES_MAX).map_err(LaunchError::Spawn)?;
+        Ok(Analyzer { process, connection, processor: None })
     }
 }

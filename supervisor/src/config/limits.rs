@@ -133,7 +133,7 @@ pub const INSTALLER_HEAP_MEGABYTES_MAX: u64 = 768;
 pub const NODE_CODE_RANGE_BYTES: u64 = 512 * 1024 * 1024;
 
 /// Descriptors that the supervisor must be able to open: connections of clients, two for each
-/// connection of a host, and six for each process.
+/// connection of a host, and seven for each process.
 pub const OPEN_FILES_MIN: u64 = 16 * 1024;
 
 /// Connections of one host to its backends at the same time.

@@ -2,17 +2,16 @@
 
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::AsRawFd as _;
 
 use bytes::{BufMut as _, BytesMut};
 use futures_util::StreamExt as _;
-use nix::sys::socket::{MsgFlags, recv};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::pipe::Receiver;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
+
+use super::socket::{Writer, split};
 
 /// The length before each frame.
 const HEAD_BYTES: usize = 4;
@@ -35,8 +34,8 @@ pub enum FrameError {
 
 /// One end of a protocol socket: `In` is received, `Out` is sent.
 pub struct Connection<In, Out> {
-    reader: FramedRead<OwnedReadHalf, LengthDelimitedCodec>,
-    writer: OwnedWriteHalf,
+    reader: FramedRead<Receiver, LengthDelimitedCodec>,
+    writer: Writer,
     /// Frames that wait to be sent; who queues them bounds them.
     queued: BytesMut,
     in_bytes_max: usize,
@@ -45,23 +44,26 @@ pub struct Connection<In, Out> {
 }
 
 impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
-    pub fn new(socket: UnixStream, in_bytes_max: usize, out_bytes_max: usize) -> Connection<In, Out> {
-        let (reader, writer) = socket.into_split();
-        Connection {
+    pub fn new(
+        socket: UnixStream,
+        in_bytes_max: usize,
+        out_bytes_max: usize,
+    ) -> io::Result<Connection<In, Out>> {
+        let (reader, writer) = split(socket)?;
+        Ok(Connection {
             reader: FramedRead::new(reader, codec(in_bytes_max)),
             writer,
             queued: BytesMut::new(),
             in_bytes_max,
             out_bytes_max,
             messages: PhantomData,
-        }
+        })
     }
 
     /// The socket, for somebody who blocks on it. Only a connection that is quiet loses nothing by that.
     pub fn into_socket(self) -> io::Result<std::os::unix::net::UnixStream> {
-        let socket = self.reader.into_inner().reunite(self.writer).map_err(io::Error::other)?.into_std()?;
-        socket.set_nonblocking(false)?;
-        Ok(socket)
+        drop(self.reader);
+        self.writer.into_blocking()
     }
 
     /// The next message. Sends meanwhile what is queued; safe to drop while it waits.
@@ -79,7 +81,7 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
         let frame = loop {
             tokio::select! {
                 frame = self.reader.next() => break frame,
-                sent = self.writer.write_buf(&mut self.queued), if !self.queued.is_empty() => written(sent)?,
+                sent = self.writer.send(&mut self.queued), if !self.queued.is_empty() => written(sent)?,
             }
             self.forget_room();
             if was_full && self.queued.len() <= queued_bytes_max {
@@ -107,17 +109,12 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
     /// Whether the other side neither sent anything nor closed its end since the last message. One that
     /// is kept between executions has to be quiet.
     pub fn is_quiet(&self) -> bool {
-        self.reader.read_buffer().is_empty() && self.peek() == Err(nix::errno::Errno::EAGAIN)
+        self.reader.read_buffer().is_empty() && self.writer.peek() == Err(nix::errno::Errno::EAGAIN)
     }
 
     /// Whether the other side closed its end and nothing that it sent is left to be read.
     pub fn has_closed(&self) -> bool {
-        self.reader.read_buffer().is_empty() && self.peek() == Ok(0)
-    }
-
-    fn peek(&self) -> nix::Result<usize> {
-        let socket: &UnixStream = self.reader.get_ref().as_ref();
-        recv(socket.as_raw_fd(), &mut [0; 1], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)
+        self.reader.read_buffer().is_empty() && self.writer.peek() == Ok(0)
     }
 
     pub async fn send(&mut self, message: &Out) -> Result<(), FrameError> {
@@ -147,7 +144,7 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
     /// Sends what is queued; safe to drop while it waits.
     pub async fn flush(&mut self) -> Result<(), FrameError> {
         while !self.queued.is_empty() {
-            written(self.writer.write_buf(&mut self.queued).await)?;
+            written(self.writer.send(&mut self.queued).await)?;
         }
         self.forget_room();
         Ok(())
@@ -165,11 +162,11 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
     }
 }
 
-fn written(result: io::Result<usize>) -> Result<(), FrameError> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(FrameError::Closed),
-        result => result.map(drop).map_err(FrameError::Io),
-    }
+fn written(result: io::Result<()>) -> Result<(), FrameError> {
+    result.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => FrameError::Closed,
+        _ => FrameError::Io(error),
+    })
 }
 
 fn codec(bytes_max: usize) -> LengthDelimitedCodec {
@@ -185,12 +182,13 @@ mod tests {
     use super::*;
     use crate::protocol::{FromGuest, ToGuest};
     use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt as _;
 
     async fn received(bytes: &[u8]) -> Result<FromGuest, FrameError> {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(bytes).await.unwrap();
         drop(theirs);
-        Connection::<FromGuest, ToGuest>::new(ours, 64, 64).receive().await
+        Connection::<FromGuest, ToGuest>::new(ours, 64, 64).unwrap().receive().await
     }
 
     #[tokio::test]
@@ -205,7 +203,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_spoke_or_left_is_not_quiet() {
-        let connection = |socket| Connection::<FromGuest, ToGuest>::new(socket, 64, 64);
+        let connection = |socket| Connection::<FromGuest, ToGuest>::new(socket, 64, 64).unwrap();
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut ours = connection(ours);
         assert!(ours.is_quiet());
@@ -228,7 +226,7 @@ mod tests {
     #[tokio::test]
     async fn a_message_over_the_limit_is_not_sent() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let mut connection = Connection::<FromGuest, ToGuest>::new(ours, 64, 64);
+        let mut connection = Connection::<FromGuest, ToGuest>::new(ours, 64, 64).unwrap();
         let message = ToGuest::Throw {
             execution_id: "e".to_owned(),
             call_id: 1,
@@ -240,8 +238,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_queued_is_sent_in_its_order_while_a_message_is_awaited() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut ours = Connection::<FromGuest, ToGuest>::new(ours, 64, 1 << 20);
-        let mut theirs = Connection::<ToGuest, FromGuest>::new(theirs, 1 << 20, 64);
+        let mut ours = Connection::<FromGuest, ToGuest>::new(ours, 64, 1 << 20).unwrap();
+        let mut theirs = Connection::<ToGuest, FromGuest>::new(theirs, 1 << 20, 64).unwrap();
         // More than the socket holds, so one of them waits half written.
         let answer = |call_id| ToGuest::Throw {
             execution_id: "e".to_owned(),
@@ -272,7 +270,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
-            let mut connection = Connection::<FromGuest, ToGuest>::new(ours, bytes_max, 64);
+            let mut connection = Connection::<FromGuest, ToGuest>::new(ours, bytes_max, 64).unwrap();
             let mut messages = Vec::new();
             let send = async {
                 for piece in pieces {

@@ -7,6 +7,7 @@
 
 pub mod frame;
 mod nesting;
+mod socket;
 
 use std::collections::BTreeMap;
 

@@ -81,7 +81,8 @@ impl SpareGuest {
     pub async fn start(zygotes: &Zygotes, make: GuestMake) -> Result<SpareGuest, LaunchError> {
         let (process, socket) = zygotes.fork(make).await?;
         let mut connection =
-            Connection::new(socket, limits::FRAME_FROM_WORKER_BYTES_MAX, limits::FRAME_TO_WORKER_BYTES_MAX);
+            Connection::new(socket, limits::FRAME_FROM_WORKER_BYTES_MAX, limits::FRAME_TO_WORKER_BYTES_MAX)
+                .map_err(LaunchError::Spawn)?;
         let ready = await_ready(&mut connection, |message| matches!(message, FromGuest::Ready {})).await;
         let process = started(Kind::Guest, process, ready).await?;
         // A program leaves some of its values behind until V8 has reason to look for them. Another guest is soon

@@ -102,7 +102,8 @@ impl LoadedHost {
         };
         let (process, socket) = launcher.launch(launch).await?;
         let mut connection =
-            Connection::new(socket, limits::FRAME_FROM_WORKER_BYTES_MAX, limits::FRAME_TO_WORKER_BYTES_MAX);
+            Connection::new(socket, limits::FRAME_FROM_WORKER_BYTES_MAX, limits::FRAME_TO_WORKER_BYTES_MAX)
+                .map_err(LaunchError::Spawn)?;
         let ready = await_ready(&mut connection, |message| matches!(message, FromHost::Ready {})).await;
         let process = started(Kind::Host, process, ready).await?;
         let link = Link { process, connection, egress };

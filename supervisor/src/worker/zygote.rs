@@ -79,7 +79,8 @@ impl Zygote {
         };
         let (process, socket) = launcher.launch(launch).await?;
         let mut connection: Connection<FromZygote, ()> =
-            Connection::new(socket, jail::SPEC_BYTES_MAX, jail::SPEC_BYTES_MAX);
+            Connection::new(socket, jail::SPEC_BYTES_MAX, jail::SPEC_BYTES_MAX)
+                .map_err(LaunchError::Spawn)?;
         let ready = await_ready(&mut connection, |message| matches!(message, FromZygote::Ready {})).await;
         let process = started(Kind::Zygote, process, ready).await?;
         let socket = connection.into_socket().map_err(LaunchError::Spawn)?;
