@@ -70,16 +70,17 @@ fn many_who_compute_at_once_all_step_back() {
 
 #[test]
 fn an_analyzer_is_kept_where_it_is_asked_while_its_guest_has_the_other_processor() {
-    let anywhere = sched_getaffinity(Pid::this()).unwrap();
+    let this_thread = Pid::from_raw(0);
+    let anywhere = sched_getaffinity(this_thread).unwrap();
     let all: Vec<usize> = (0..CpuSet::count()).filter(|&at| anywhere.is_set(at).unwrap()).collect();
     let &[first, second, ..] = &*all else { panic!("this test needs two processors, and has {all:?}") };
     let mut two = CpuSet::new();
     two.set(first).unwrap();
     two.set(second).unwrap();
     // What a thread starts inherits its processors.
-    sched_setaffinity(Pid::this(), &two).unwrap();
+    sched_setaffinity(this_thread, &two).unwrap();
     let supervisor = Supervisor::start();
-    sched_setaffinity(Pid::this(), &anywhere).unwrap();
+    sched_setaffinity(this_thread, &anywhere).unwrap();
     supervisor.provision();
     let processors = || {
         let children = children(supervisor.pid());

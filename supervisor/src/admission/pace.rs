@@ -2,8 +2,8 @@
 //!
 //! Every execution that runs switches between a guest, a host and the supervisor. When many of them take
 //! turns on few processors, each finds its caches cold and is much dearer. So only a few begin at once, and
-//! the most recently used processes serve most of them. One that takes longer than a moment, or waits for
-//! a backend, holds nobody up.
+//! the most recently used processes serve most of them. One that takes longer than a moment holds
+//! nobody up; nor does one that makes a call while others wait for a turn.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -125,6 +125,22 @@ mod tests {
         assert!(futures_util::poll!(&mut given_up).is_pending());
         drop(given_up);
         assert_eq!(run(&pace, async { 7 }).await, 7);
+    }
+
+    #[tokio::test]
+    async fn a_turn_is_wanted_while_somebody_waits_for_one() {
+        let pace = Pace::new(1, 0);
+        let turn = pace.turn().await;
+        assert!(!turn.is_wanted());
+        let mut waiting = Box::pin(pace.turn());
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        assert!(turn.is_wanted());
+        drop(waiting);
+        assert!(!turn.is_wanted(), "who waited has gone away");
+        let mut waiting = Box::pin(pace.turn());
+        assert!(futures_util::poll!(&mut waiting).is_pending() && turn.is_wanted());
+        turn.release();
+        assert!(!waiting.await.is_wanted(), "who waited has it");
     }
 
     #[tokio::test(start_paused = true)]

@@ -125,16 +125,16 @@ struct Analyzer {
 }
 
 impl Analyzer {
-    /// Keeps it on the processor of this thread, which has nothing to do before the answer is there, or lets it run
-    /// anywhere. Linux likes to wake a process where it ran last, although others run there and this one is idle.
+    /// Keeps it on the processor of this thread, which most likely waits for the answer, or lets it run anywhere. Linux
+    /// likes to wake a process where it ran last, although others run there and this one is idle.
     fn place(&mut self, here: bool) {
         let processor = if here { sched_getcpu().ok() } else { None };
         if processor == self.processor {
             return;
         }
-        self.processor = processor;
-        if let Err(error) = self.process.run_on(processor) {
-            tracing::debug!(%error, "an analyzer runs where the kernel puts it");
+        match self.process.run_on(processor) {
+            Ok(()) => self.processor = processor,
+            Err(error) => tracing::debug!(%error, ?processor, "an analyzer does not run where it should"),
         }
     }
 

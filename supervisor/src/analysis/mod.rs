@@ -126,7 +126,8 @@ impl Analysis {
         let [first, second] = &*self.desks;
         let steps = |desk: &Desk| desk.waiting_bytes() / WAITING_STEP_BYTES;
         let desk = if steps(second) < steps(first) { second } else { first };
-        desk.ask(request, here).await
+        let is_alone = first.waiting_bytes() == 0 && second.waiting_bytes() == 0;
+        desk.ask(request, here && is_alone).await
     }
 }
 

@@ -81,7 +81,7 @@ pub const EXECUTIONS_PER_PROCESS_MAX: u32 = 10_000;
 /// Executions that begin at the same time beyond one for each processor: one computes while another waits.
 pub const BEGINNING_MORE: usize = 4;
 /// How long an execution counts as one that begins, several times what a warm one takes; and how long a call
-/// of it may be unanswered meanwhile.
+/// of it may be unanswered meanwhile, if somebody waited for a turn when it was made.
 pub const BEGINNING_TIME: Duration = Duration::from_millis(6);
 pub const CALL_MOMENT: Duration = Duration::from_millis(1);
 /// How long after a message idle processors are kept from sleeping; beside a longer wait their waking is short.
@@ -133,7 +133,7 @@ pub const INSTALLER_HEAP_MEGABYTES_MAX: u64 = 768;
 pub const NODE_CODE_RANGE_BYTES: u64 = 512 * 1024 * 1024;
 
 /// Descriptors that the supervisor must be able to open: connections of clients, two for each
-/// connection of a host, and seven for each process.
+/// connection of a host, and eight for each process.
 pub const OPEN_FILES_MIN: u64 = 16 * 1024;
 
 /// Connections of one host to its backends at the same time.

@@ -268,6 +268,7 @@ impl Run<'_> {
             CallCheck::Forward => {
                 self.begin_record().await?;
                 self.ledger.begin(call_id, name.clone(), Instant::now());
+                // A timer that is due so soon makes each wait for a message dearer (see `awake`).
                 if self.turn.is_wanted() {
                     self.patience = Some(tokio::time::Instant::now() + limits::CALL_MOMENT);
                 }

@@ -265,6 +265,18 @@ mod tests {
         assert!(ours.queued.capacity() <= KEPT_BYTES_MAX, "{} bytes are kept", ours.queued.capacity());
     }
 
+    #[tokio::test]
+    async fn who_waits_for_room_hears_that_the_other_side_is_gone() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut ours = Connection::<FromGuest, ToGuest>::new(ours, 64, 1 << 20).unwrap();
+        let error = super::super::ErrorDetails { message: "x".repeat(1_000_000), ..Default::default() };
+        ours.queue(&ToGuest::Throw { execution_id: "e".to_owned(), call_id: 1, error }).unwrap();
+        let mut sent = Box::pin(ours.flush());
+        assert!(futures_util::poll!(&mut sent).is_pending(), "more than the socket holds");
+        drop(theirs);
+        assert!(matches!(sent.await, Err(FrameError::Closed)));
+    }
+
     /// Everything that the decoder makes of bytes that come in pieces, until the connection is over.
     fn decoded(pieces: &[Vec<u8>], bytes_max: usize) -> (Vec<String>, FrameError) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -59,8 +59,7 @@ impl Guest {
             return false;
         }
         // That a guest has gone away is found out when it is to be used.
-        drop(self.connection.flush().now_or_never());
-        true
+        !matches!(self.connection.flush().now_or_never(), Some(Err(_)))
     }
 
     /// Whether so much memory is so much more than at its start that it is better replaced.
