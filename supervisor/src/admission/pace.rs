@@ -3,10 +3,9 @@
 //! Every execution that runs switches between a guest, a host and the supervisor. When many of them take
 //! turns on few processors, each finds its caches cold and is much dearer. So only a few begin at once, and
 //! the most recently used processes serve most of them. One that takes longer than a moment holds
-//! nobody up; nor does one that makes a call while others wait for a turn.
+//! nobody up; nor does one that waits for a backend when no turn is left.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -17,21 +16,18 @@ pub struct Pace {
     begin: Arc<Semaphore>,
     begin_max: usize,
     processors: usize,
-    /// Those that wait for a turn.
-    waiting: Arc<AtomicUsize>,
 }
 
 /// The right to begin, until it is given up.
 pub struct Turn {
     permit: Mutex<Option<OwnedSemaphorePermit>>,
-    waiting: Arc<AtomicUsize>,
 }
 
 impl Pace {
     /// One for each processor may begin, and so many more.
     pub fn new(processors: usize, more: usize) -> Pace {
         let begin_max = processors + more;
-        Pace { begin: Arc::new(Semaphore::new(begin_max)), begin_max, processors, waiting: Arc::default() }
+        Pace { begin: Arc::new(Semaphore::new(begin_max)), begin_max, processors }
     }
 
     /// How many processors stay idle while one more begins, as far as executions are what keeps them busy.
@@ -42,44 +38,24 @@ impl Pace {
 
     /// Waits for a turn.
     pub async fn turn(&self) -> Turn {
-        let begin = Arc::clone(&self.begin);
-        let permit = match Arc::clone(&begin).try_acquire_owned() {
-            Ok(permit) => Some(permit),
-            Err(_) => {
-                let _waiting = Waiting::count(&self.waiting);
-                // Nobody closes it; without a permit the execution would still be within the bounds of admission.
-                begin.acquire_owned().await.ok()
-            }
-        };
-        Turn { permit: Mutex::new(permit), waiting: Arc::clone(&self.waiting) }
-    }
-}
-
-/// One that waits, until this is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl Waiting<'_> {
-    fn count(waiting: &AtomicUsize) -> Waiting<'_> {
-        waiting.fetch_add(1, Ordering::Relaxed);
-        Waiting(waiting)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        // Nobody closes it; without a permit the execution would still be within the bounds of admission.
+        Turn { permit: Mutex::new(Arc::clone(&self.begin).acquire_owned().await.ok()) }
     }
 }
 
 impl Turn {
-    /// Whether somebody waits for one.
+    /// Whether the next one would wait for it: no other is left.
     pub fn is_wanted(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+        self.permit().as_ref().is_some_and(|permit| permit.semaphore().available_permits() == 0)
     }
 
     /// Gives the turn up; the execution goes on.
     pub fn release(&self) {
-        drop(self.permit.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.permit().take());
+    }
+
+    fn permit(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        self.permit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs an execution, which has the turn until it ends, or for a moment.
@@ -128,19 +104,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_turn_is_wanted_while_somebody_waits_for_one() {
-        let pace = Pace::new(1, 0);
-        let turn = pace.turn().await;
-        assert!(!turn.is_wanted());
-        let mut waiting = Box::pin(pace.turn());
-        assert!(futures_util::poll!(&mut waiting).is_pending());
-        assert!(turn.is_wanted());
-        drop(waiting);
-        assert!(!turn.is_wanted(), "who waited has gone away");
-        let mut waiting = Box::pin(pace.turn());
-        assert!(futures_util::poll!(&mut waiting).is_pending() && turn.is_wanted());
-        turn.release();
-        assert!(!waiting.await.is_wanted(), "who waited has it");
+    async fn a_turn_is_wanted_when_no_other_is_left() {
+        let pace = Pace::new(1, 1);
+        let first = pace.turn().await;
+        assert!(!first.is_wanted());
+        let second = pace.turn().await;
+        assert!(first.is_wanted() && second.is_wanted());
+        second.release();
+        assert!(
+            !first.is_wanted() && !second.is_wanted(),
+            "one is given up already, and is there for others"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -81,7 +81,7 @@ pub const EXECUTIONS_PER_PROCESS_MAX: u32 = 10_000;
 /// Executions that begin at the same time beyond one for each processor: one computes while another waits.
 pub const BEGINNING_MORE: usize = 4;
 /// How long an execution counts as one that begins, several times what a warm one takes; and how long a call
-/// of it may be unanswered meanwhile, if somebody waited for a turn when it was made.
+/// of it may be unanswered meanwhile, if no turn was left when it was made.
 pub const BEGINNING_TIME: Duration = Duration::from_millis(6);
 pub const CALL_MOMENT: Duration = Duration::from_millis(1);
 /// How long after a message idle processors are kept from sleeping; beside a longer wait their waking is short.

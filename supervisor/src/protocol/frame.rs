@@ -2,9 +2,11 @@
 
 use std::io;
 use std::marker::PhantomData;
+use std::os::fd::AsRawFd as _;
 
 use bytes::{BufMut as _, BytesMut};
 use futures_util::StreamExt as _;
+use nix::sys::socket::{MsgFlags, recv};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -109,12 +111,17 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
     /// Whether the other side neither sent anything nor closed its end since the last message. One that
     /// is kept between executions has to be quiet.
     pub fn is_quiet(&self) -> bool {
-        self.reader.read_buffer().is_empty() && self.writer.peek() == Err(nix::errno::Errno::EAGAIN)
+        self.reader.read_buffer().is_empty() && self.peek() == Err(nix::errno::Errno::EAGAIN)
     }
 
     /// Whether the other side closed its end and nothing that it sent is left to be read.
     pub fn has_closed(&self) -> bool {
-        self.reader.read_buffer().is_empty() && self.writer.peek() == Ok(0)
+        self.reader.read_buffer().is_empty() && self.peek() == Ok(0)
+    }
+
+    fn peek(&self) -> nix::Result<usize> {
+        let socket = self.reader.get_ref().as_raw_fd();
+        recv(socket, &mut [0; 1], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)
     }
 
     pub async fn send(&mut self, message: &Out) -> Result<(), FrameError> {

@@ -1,16 +1,15 @@
 //! A socket that the event loop watches for what can be read, and for room only while there is none.
 //!
 //! Linux tells whoever watches a socket for room each time when the other end has read something, thus after every
-//! message: of a dozen times that an execution would wake the supervisor, five would be for nothing.
+//! message: of a dozen times that an execution would wake the supervisor, three to five would be for nothing.
 //!
 //! What watches for one of the two only, and reads and writes any descriptor, is Tokio's for pipes.
 
 use std::io::{self, Write as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use bytes::{Buf as _, BytesMut};
-use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
@@ -47,11 +46,6 @@ impl Writer {
         self.room.insert(room).write_buf(queued).await?;
         self.room = None;
         Ok(())
-    }
-
-    /// The bytes, at most one, that the other side sent and nobody has read; none if it closed its end.
-    pub fn peek(&self) -> nix::Result<usize> {
-        recv(self.socket.as_raw_fd(), &mut [0; 1], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)
     }
 
     /// The socket, for somebody who blocks on it.
