@@ -12,7 +12,7 @@ import path from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { childrenOf, memoryOf, provision, startPeer, startSupervisor, stop, stopAll } from './peers/servers.js';
 
-const TURNS = 5;
+const TURNS = 9;
 
 const [secondsGiven = '1', ...flags] = process.argv.slice(2);
 const seconds = Number(secondsGiven);
@@ -73,8 +73,8 @@ const GROUPS = [
     { key: 'isolate', name: 'isolated-vm, a fresh isolate', clients: 16, peer: 'isolate' },
     { key: 'workerd', name: 'workerd, a fresh worker', clients: 16, peer: 'workerd' },
     { key: 'warm', name: 'Cloister, one agent', clients: 16, fields: {} },
-    { key: 'agents', name: 'sixteen agents', clients: 16, fields: { userAgentId: 'agent-SHARE' } },
     { key: 'never', name: 'one agent, programs never seen before', clients: 16, fields: { code: NEVER_SEEN } },
+    { key: 'agents', name: 'sixteen agents', clients: 16, fields: { userAgentId: 'agent-SHARE' } },
   ],
   [
     { key: 'process', name: 'a Node process each', clients: 1, peer: 'process' },
