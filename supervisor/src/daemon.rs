@@ -132,8 +132,7 @@ impl Daemon {
         let (store, contents) = Store::open(&data.path.join("cloister.db"))?;
         let builds = Builds::open(data.path.join("builds"), &contents.builds).map_err(failed)?;
         let catalogue = Catalogue::restore(contents.environments, &builds, &settings.isolation_min);
-        let pace = Pace::new(limits::processors(), limits::BEGINNING_MORE);
-        let analysis = Analysis::new(&launcher, &pace, &tasks);
+        let analysis = Analysis::new(&launcher, &tasks);
         let operator = settings.operator.clone();
         let provisioner = Provisioner::new(
             launcher.clone(),
@@ -157,7 +156,7 @@ impl Daemon {
         let executor = Executor {
             analysis,
             admission: Admission::new(settings.capacity.concurrent_max, settings.capacity.queued_max),
-            pace,
+            pace: Pace::new(limits::processors(), limits::BEGINNING_MORE),
             awake: Awake::new(settings.keep_awake),
             pool: pool.clone(),
             audit: Audit::new(store, &missing),

@@ -36,12 +36,6 @@ impl Pace {
         self.processors.saturating_sub(beginning + 1)
     }
 
-    /// Waits until whoever waits for a turn has had it and one is left, so nobody could begin sooner who comes now.
-    pub async fn leisure(&self) {
-        // Those who wait are served in their order.
-        drop(self.begin.acquire().await);
-    }
-
     /// Waits for a turn.
     pub async fn turn(&self) -> Turn {
         // Nobody closes it; without a permit the execution would still be within the bounds of admission.
@@ -121,24 +115,6 @@ mod tests {
             !first.is_wanted() && !second.is_wanted(),
             "one is given up already, and is there for others"
         );
-    }
-
-    #[tokio::test]
-    async fn leisure_is_behind_everybody_who_waits() {
-        let pace = Pace::new(1, 0);
-        pace.leisure().await;
-        let first = pace.turn().await;
-        let mut second = Box::pin(pace.turn());
-        assert!(futures_util::poll!(&mut second).is_pending());
-        let mut leisure = Box::pin(pace.leisure());
-        assert!(futures_util::poll!(&mut leisure).is_pending());
-        first.release();
-        assert!(futures_util::poll!(&mut leisure).is_pending(), "the turn is the second one's");
-        let second = second.await;
-        assert!(futures_util::poll!(&mut leisure).is_pending(), "there is no other");
-        second.release();
-        leisure.await;
-        assert!(futures_util::poll!(Box::pin(pace.turn())).is_ready(), "leisure keeps no turn");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,15 +1,15 @@
 //! One analyzer, and those who wait for its answers.
 //!
 //! ```text
-//!  ask ─► jobs ─(leisure)─► as many as wait are written at once ─► unanswered ─(an answer)─► who asked first
-//!                                               ▲                     └─(it ends)─► again, each alone
-//!                                               └──────────────────────────────────────┘
+//!  ask ─► jobs ─► as many as wait are written at once ─► unanswered ─(an answer)─► who asked first
+//!                                          ▲                 └─(it ends)─► again, each alone
+//!                                          └───────────────────────────────────┘
 //! ```
 //!
 //! To wake a process and to be woken by it costs as much as to read a short program, so those who come while
-//! others are answered, or while they could not begin anyway, are asked together. When an analyzer ends in the
-//! midst of several, nobody knows which of them it ended with: its last answers may be lost. So each is asked again
-//! alone, and only one that is alone is told that it is too complex.
+//! others are answered are asked together. When an analyzer ends in the midst of several, nobody knows which of
+//! them it ended with: its last answers may be lost. So each is asked again alone, and only one that is alone is
+//! told that it is too complex.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -23,7 +23,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::{AnalysisError, WAITING_STEP_BYTES};
-use crate::admission::Pace;
 use crate::config::limits;
 use crate::protocol::frame::{Connection, FrameError};
 use crate::runtime::Tasks;
@@ -69,12 +68,11 @@ impl Drop for Waiting {
 }
 
 impl Desk {
-    pub fn open(launcher: Launcher, pace: Pace, tasks: &Tasks) -> Desk {
+    pub fn open(launcher: Launcher, tasks: &Tasks) -> Desk {
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
         let waiting_bytes = Arc::default();
         let clerk = Clerk {
             launcher,
-            pace,
             tasks: tasks.clone(),
             jobs: queue,
             unanswered: VecDeque::new(),
@@ -110,7 +108,6 @@ impl Desk {
 /// Who serves a desk.
 struct Clerk {
     launcher: Launcher,
-    pace: Pace,
     tasks: Tasks,
     jobs: mpsc::Receiver<Job>,
     /// In the order in which they were asked.
@@ -150,19 +147,11 @@ impl Clerk {
     async fn work(mut self) {
         let mut idle: Option<Analyzer> = None;
         loop {
-            let job = tokio::select! {
-                biased;
-                Some(job) = self.jobs.recv() => job,
-                // What still comes is served by a new one.
-                () = self.tasks.shutting_down(), if idle.is_some() => {
-                    idle = None;
-                    continue;
-                }
-                () = self.tasks.closing() => return,
-            };
             tokio::select! {
                 biased;
-                () = self.pace.leisure() => self.again.push_back(job),
+                Some(job) = self.jobs.recv() => self.again.push_back(job),
+                // What still comes is served by a new one.
+                () = self.tasks.shutting_down(), if idle.is_some() => idle = None,
                 () = self.tasks.closing() => return,
             }
             let mut replacing = None;
@@ -186,13 +175,15 @@ impl Clerk {
         }
     }
 
-    /// Asks whatever may be asked together, and waits for the answers. Gives the analyzer back if it can be used
-    /// again.
+    /// Waits for what the analyzer was asked, and asks it more, until nobody waits. Gives it back if it can be
+    /// used again.
     async fn serve(&mut self, mut analyzer: Analyzer) -> Option<Analyzer> {
-        self.ask_more(&mut analyzer);
-        let is_alone = self.unanswered.len() == 1;
-        analyzer.place(is_alone && self.unanswered.front().is_some_and(|first| first.here));
-        while !self.unanswered.is_empty() {
+        loop {
+            self.ask_more(&mut analyzer);
+            match self.unanswered.front() {
+                None => return Some(analyzer),
+                Some(first) => analyzer.place(first.here && self.unanswered.len() == 1),
+            }
             let failure = match timeout(limits::ANALYSIS_TIME_MAX, analyzer.connection.receive()).await {
                 Ok(Ok(answer)) => {
                     self.answer(Ok(answer));
@@ -211,7 +202,6 @@ impl Clerk {
             }
             return None;
         }
-        Some(analyzer)
     }
 
     /// One that is asked again is alone; others come together.

@@ -13,7 +13,6 @@ use quick_cache::sync::Cache;
 
 use desk::Desk;
 
-use crate::admission::Pace;
 use crate::config::limits;
 use crate::ids::Digest;
 use crate::runtime::Tasks;
@@ -77,9 +76,9 @@ impl Weighter<Digest, Arc<Program>> for Bytes {
 
 impl Analysis {
     /// Analyzers are started when somebody asks, and end when the supervisor shuts down.
-    pub fn new(launcher: &Launcher, pace: &Pace, tasks: &Tasks) -> Analysis {
+    pub fn new(launcher: &Launcher, tasks: &Tasks) -> Analysis {
         Analysis {
-            desks: Arc::new(std::array::from_fn(|_| Desk::open(launcher.clone(), pace.clone(), tasks))),
+            desks: Arc::new(std::array::from_fn(|_| Desk::open(launcher.clone(), tasks))),
             known: Arc::new(known_programs(limits::KNOWN_PROGRAMS_BYTES_MAX)),
         }
     }
