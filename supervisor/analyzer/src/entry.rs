@@ -5,13 +5,11 @@ use std::borrow::Cow;
 use analyzer::{EntryKind, Submission, calling, wrapped};
 use oxc_ast::AstKind;
 use oxc_ast::ast::{
-    ArrowFunctionExpression, AwaitExpression, BindingPattern, Declaration, ExportDefaultDeclarationKind,
-    Expression, ForOfStatement, Function, Program as Tree, ReturnStatement, Statement, VariableDeclaration,
+    BindingPattern, Declaration, ExportDefaultDeclarationKind, Expression, Program as Tree, Statement,
+    VariableDeclaration,
 };
-use oxc_ast_visit::{Visit, walk};
 use oxc_semantic::{NodeId, Semantic};
 use oxc_span::{GetSpan, Span};
-use oxc_syntax::scope::ScopeFlags;
 
 use crate::edits::Edits;
 
@@ -39,8 +37,9 @@ impl Start {
         semantic: &Semantic<'_>,
         exported: Option<Cow<'static, str>>,
     ) -> Start {
-        let start = Start::find(submission, tree, semantic, exported);
-        Start { has_input: submission.has_input, awaits: Body::of(tree).awaits, ..start }
+        let body = Body::of(semantic);
+        let start = Start::find(submission, tree, semantic, exported, &body);
+        Start { has_input: submission.has_input, awaits: body.awaits, ..start }
     }
 
     fn find(
@@ -48,6 +47,7 @@ impl Start {
         tree: &Tree<'_>,
         semantic: &Semantic<'_>,
         exported: Option<Cow<'static, str>>,
+        body: &Body,
     ) -> Start {
         if let Some(name) = &submission.entry {
             return Start::at(EntryKind::Entry, Some(Cow::Owned(name.clone())));
@@ -66,7 +66,6 @@ impl Start {
         if is_one_function(tree) {
             return Start::at(EntryKind::Function, None);
         }
-        let body = Body::of(tree);
         let kind = if body.returns || body.awaits { EntryKind::Body } else { EntryKind::Script };
         Start { completes: !body.returns, ..Start::at(kind, None) }
     }
@@ -256,36 +255,23 @@ struct Body {
 }
 
 impl Body {
-    fn of(tree: &Tree<'_>) -> Body {
+    fn of(semantic: &Semantic<'_>) -> Body {
+        let nodes = semantic.nodes();
         let mut body = Body::default();
-        body.visit_program(tree);
+        for node in nodes {
+            let (returns, awaits) = match node.kind() {
+                AstKind::ReturnStatement(_) => (true, false),
+                AstKind::AwaitExpression(_) => (false, true),
+                AstKind::ForOfStatement(statement) => (false, statement.r#await),
+                AstKind::VariableDeclaration(declaration) => (false, declaration.kind.is_await()),
+                _ => continue,
+            };
+            // Of a class, what it extends and the names of its members stand outside of its functions.
+            if (returns || awaits) && !nodes.ancestor_kinds(node.id()).any(|kind| kind.is_function_like()) {
+                body.returns |= returns;
+                body.awaits |= awaits;
+            }
+        }
         body
     }
-}
-
-impl<'a> Visit<'a> for Body {
-    fn visit_return_statement(&mut self, statement: &ReturnStatement<'a>) {
-        self.returns = true;
-        walk::walk_return_statement(self, statement);
-    }
-
-    fn visit_await_expression(&mut self, expression: &AwaitExpression<'a>) {
-        self.awaits = true;
-        walk::walk_await_expression(self, expression);
-    }
-
-    fn visit_for_of_statement(&mut self, statement: &ForOfStatement<'a>) {
-        self.awaits |= statement.r#await;
-        walk::walk_for_of_statement(self, statement);
-    }
-
-    fn visit_variable_declaration(&mut self, declaration: &VariableDeclaration<'a>) {
-        self.awaits |= declaration.kind.is_await();
-        walk::walk_variable_declaration(self, declaration);
-    }
-
-    // Of a class, what it extends and the names of its members stand outside of its functions.
-    fn visit_function(&mut self, _: &Function<'a>, _: ScopeFlags) {}
-
-    fn visit_arrow_function_expression(&mut self, _: &ArrowFunctionExpression<'a>) {}
 }

@@ -169,7 +169,7 @@ fn check_endowment(text: &str, found: &Found<'_>, functions: &[Found<'_>]) -> Ve
             "{name} is marked `{MARK}` and must have the single parameter `params = {{}}`: {wanted}"
         ));
     }
-    if RESERVED.contains(&name) || GLOBALS.contains(&name) {
+    if RESERVED.contains(&name) || GLOBALS.binary_search(&name).is_ok() {
         messages.push(format!("{name} is a name that programs already have: choose another"));
     }
     if functions.iter().filter(|other| other.name() == name).count() > 1 {

@@ -3,7 +3,6 @@
 //! It decides nothing; it says what a source is. A source that makes it abort costs the request.
 
 mod calls;
-mod depth;
 mod edits;
 mod entry;
 mod flow;
@@ -12,6 +11,7 @@ mod implementation;
 mod names;
 mod probe;
 mod program;
+mod size;
 mod source;
 mod tokens;
 mod types;

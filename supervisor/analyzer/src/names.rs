@@ -1,10 +1,9 @@
 //! The names that a program uses and that stand for nothing: neither declared by it, nor a global of the guest,
 //! nor a function of the environment.
 
-use std::collections::HashSet;
-
 use analyzer::{GLOBALS, Submission, UnknownName};
 use oxc_ast::AstKind;
+use oxc_ast::ast::Ident;
 use oxc_semantic::{AstNodes, NodeId, Reference, Semantic};
 use oxc_span::GetSpan;
 use oxc_syntax::operator::UnaryOperator;
@@ -25,19 +24,16 @@ const WAYS_TO_NAMES: [&str; 3] = ["globalThis", "eval", "Function"];
 /// The functions that a program can use. A name counts as mentioned whatever it stands for: a parameter's default is
 /// outside of what the body declares, and this is no place to decide such things.
 pub fn functions(semantic: &Semantic<'_>, submission: &Submission) -> Vec<String> {
-    let mut mentioned = HashSet::new();
-    let mut all = false;
-    for node in semantic.nodes() {
-        match node.kind() {
-            AstKind::IdentifierReference(reference) => {
-                mentioned.insert(reference.name.as_str());
-            }
-            AstKind::ThisExpression(_) => all = true,
-            _ => {}
-        }
-    }
-    all |= WAYS_TO_NAMES.iter().any(|way| mentioned.contains(way));
-    submission.functions.iter().filter(|name| all || mentioned.contains(name.as_str())).cloned().collect()
+    let scoping = semantic.scoping();
+    let is_mentioned = |name: &str| {
+        scoping.root_unresolved_references().contains_key(&Ident::from(name))
+            || scoping
+                .symbol_ids()
+                .any(|symbol| scoping.symbol_name(symbol) == name && !scoping.symbol_is_unused(symbol))
+    };
+    let all = WAYS_TO_NAMES.iter().any(|way| is_mentioned(way))
+        || semantic.nodes().iter().any(|node| matches!(node.kind(), AstKind::ThisExpression(_)));
+    submission.functions.iter().filter(|name| all || is_mentioned(name)).cloned().collect()
 }
 
 /// More unknown names help nobody.
@@ -45,15 +41,15 @@ const TOLD_MAX: usize = 50;
 
 /// Each with its first place, in the order of the source, up to `TOLD_MAX`. A name that is asked for with `typeof`
 /// anywhere is left to run time, and so is a place in a `try` that has a `catch`.
-pub fn unknown(source: &str, semantic: &Semantic<'_>, submission: &Submission) -> Vec<UnknownName> {
+pub fn unknown(source: &str, semantic: &Semantic<'_>, undefined: &[Undefined<'_>]) -> Vec<UnknownName> {
     let nodes = semantic.nodes();
     let start = |reference: &Reference| nodes.kind(reference.node_id()).span().start;
-    let first = |(name, references): (&'_ str, Vec<&Reference>)| {
-        let undecided = references.into_iter().filter(|reference| !is_tried(nodes, reference.node_id()));
+    let first = |Undefined { name, references }: &Undefined<'_>| {
+        let undecided = references.iter().filter(|reference| !is_tried(nodes, reference.node_id()));
         let first = undecided.min_by_key(|reference| start(reference))?;
-        Some((start(first), name.to_owned(), first.node_id(), first.is_write()))
+        Some((start(first), (*name).to_owned(), first.node_id(), first.is_write()))
     };
-    let mut found: Vec<_> = undefined(semantic, submission).into_iter().filter_map(first).collect();
+    let mut found: Vec<_> = undefined.iter().filter_map(first).collect();
     found.sort();
     let told = |(start, name, node, assigned): (u32, String, NodeId, bool)| {
         let (line, column) = position(source, start as usize);
@@ -63,10 +59,10 @@ pub fn unknown(source: &str, semantic: &Semantic<'_>, submission: &Submission) -
 }
 
 /// A name that is left to run time fails there as JavaScript says: SES gives `undefined` for what is not defined.
-pub fn throw_where_tried(semantic: &Semantic<'_>, submission: &Submission, edits: &mut Edits) {
+pub fn throw_where_tried(semantic: &Semantic<'_>, undefined: &[Undefined<'_>], edits: &mut Edits) {
     let nodes = semantic.nodes();
-    for (name, references) in undefined(semantic, submission) {
-        for place in references.into_iter().filter(|place| place.is_read() && !place.is_write()) {
+    for Undefined { name, references } in undefined {
+        for place in references.iter().filter(|place| place.is_read() && !place.is_write()) {
             let node = place.node_id();
             if is_tried(nodes, node) {
                 let is_short = matches!(nodes.parent_kind(node), AstKind::ObjectProperty(property) if property.shorthand);
@@ -79,19 +75,25 @@ pub fn throw_where_tried(semantic: &Semantic<'_>, submission: &Submission, edits
     }
 }
 
-/// The names that stand for nothing and that nothing asks for with `typeof`, with their places.
-fn undefined<'s>(semantic: &'s Semantic<'_>, submission: &Submission) -> Vec<(&'s str, Vec<&'s Reference>)> {
+/// A name that stands for nothing and that nothing asks for with `typeof`, with its places.
+pub struct Undefined<'s> {
+    name: &'s str,
+    references: Vec<&'s Reference>,
+}
+
+pub fn undefined<'s>(semantic: &'s Semantic<'_>, submission: &Submission) -> Vec<Undefined<'s>> {
     let scoping = semantic.scoping();
+    let is_known =
+        |name: &str| GLOBALS.binary_search(&name).is_ok() || submission.known().any(|known| known == name);
     let mut found = Vec::new();
     for (name, references) in scoping.root_unresolved_references() {
-        let name = name.as_str();
+        if is_known(name) {
+            continue;
+        }
         let references: Vec<_> =
             references.iter().map(|reference| scoping.get_reference(*reference)).collect();
-        let is_known = GLOBALS.contains(&name) || submission.known().any(|known| known == name);
-        if !is_known
-            && !references.iter().any(|reference| is_asked_for(semantic.nodes(), reference.node_id()))
-        {
-            found.push((name, references));
+        if !references.iter().any(|reference| is_asked_for(semantic.nodes(), reference.node_id())) {
+            found.push(Undefined { name: name.as_str(), references });
         }
     }
     found

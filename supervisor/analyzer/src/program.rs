@@ -9,16 +9,17 @@ use std::borrow::Cow;
 
 use analyzer::{Answer, Entry, EntryKind, Language, Program, Submission, Violation};
 use oxc_allocator::Allocator;
-use oxc_ast::ast::{ExportDefaultDeclarationKind, ImportExpression, ModuleDeclaration, Program as Tree};
-use oxc_ast_visit::{Visit, walk};
+use oxc_ast::AstKind;
+use oxc_ast::ast::{ExportDefaultDeclarationKind, ModuleDeclaration, Program as Tree};
 use oxc_parser::{ParseOptions, Parser, ParserReturn};
-use oxc_semantic::SemanticBuilder;
+use oxc_semantic::{Semantic, SemanticBuilder, Stats};
 use oxc_span::{GetSpan, SourceType, Span};
 
 use crate::edits::{Edited, Edits};
 use crate::entry::{Start, declares_function};
+use crate::size::Size;
 use crate::source::{VIOLATIONS_MAX, refuse, syntax_errors, violation};
-use crate::{calls, depth, forms, names, tokens, types};
+use crate::{calls, forms, names, tokens, types};
 
 /// A call is wrapped in one function whose head stands on a line of its own.
 const LINES_BEFORE_CALL: u32 = 1;
@@ -41,6 +42,7 @@ struct Source<'a> {
     language: Language,
     /// Without errors.
     parsed: ParserReturn<'a>,
+    stats: Stats,
 }
 
 /// Why a program cannot be run.
@@ -58,12 +60,13 @@ fn parse<'a>(allocator: &'a Allocator, text: &'a str, kind: SourceType) -> Parse
     Parser::new(allocator, text, kind).with_options(options).parse()
 }
 
-/// The errors of a parse; a tree that is too deep is not looked at any further.
-fn checked(text: &str, parsed: &ParserReturn<'_>) -> Result<Vec<Violation>, Refusal> {
-    if !depth::is_bearable(&parsed.program) {
+/// What a tree has, and the errors of its parse; a tree that is too deep is not looked at any further.
+fn checked(text: &str, parsed: &ParserReturn<'_>) -> Result<(Stats, Vec<Violation>), Refusal> {
+    let size = Size::of(&parsed.program);
+    if !size.is_bearable() {
         return Err(Refusal::TooComplex);
     }
-    Ok(syntax_errors(text, parsed))
+    Ok((size.stats, syntax_errors(text, parsed)))
 }
 
 fn read<'a>(submission: &Submission, allocator: &'a Allocator) -> Result<Source<'a>, Refusal> {
@@ -106,16 +109,17 @@ fn read_as<'a>(
     let mut refused = Vec::new();
     if language != Some(Language::TypeScript) {
         let parsed = parse(allocator, text, SourceType::mjs());
-        refused = checked(text, &parsed)?;
-        if refused.is_empty() {
-            return Ok(Source { text, language: Language::JavaScript, parsed });
+        let (stats, errors) = checked(text, &parsed)?;
+        if errors.is_empty() {
+            return Ok(Source { text, language: Language::JavaScript, parsed, stats });
         }
+        refused = errors;
     }
     if language == Some(Language::JavaScript) {
         return Err(Refusal::Violations(refused));
     }
     let parsed = parse(allocator, text, SourceType::ts());
-    let errors = checked(text, &parsed)?;
+    let (_, errors) = checked(text, &parsed)?;
     if !errors.is_empty() {
         // What is neither is most likely that of which more was understood.
         let place = |violations: &[Violation]| violations.first().map(|first| (first.line, first.column));
@@ -126,15 +130,18 @@ fn read_as<'a>(
     let text = allocator.alloc_str(&javascript);
     let parsed = parse(allocator, text, SourceType::mjs());
     match checked(text, &parsed)? {
-        errors if errors.is_empty() => Ok(Source { text, language: Language::TypeScript, parsed }),
-        errors => Err(Refusal::Violations(errors)),
+        (stats, errors) if errors.is_empty() => {
+            Ok(Source { text, language: Language::TypeScript, parsed, stats })
+        }
+        (_, errors) => Err(Refusal::Violations(errors)),
     }
 }
 
 fn started(submission: &Submission, source: &Source<'_>) -> Result<Program, Refusal> {
-    let Source { text, language, ref parsed } = *source;
+    let Source { text, language, ref parsed, stats } = *source;
     let tree = &parsed.program;
-    let built = SemanticBuilder::new().with_build_nodes(true).with_check_syntax_error(true).build(tree);
+    let builder = SemanticBuilder::new().with_build_nodes(true).with_check_syntax_error(true);
+    let built = builder.with_stats(stats).build(tree);
     let contradictions = built.diagnostics.errors().take(VIOLATIONS_MAX).map(|error| {
         // The last place is the one that contradicts the others.
         let offset = error.labels.last().map_or(0, |label| label.offset());
@@ -142,9 +149,10 @@ fn started(submission: &Submission, source: &Source<'_>) -> Result<Program, Refu
     });
     let mut violations: Vec<Violation> = contradictions.collect();
     let (mut edits, exported) = without_exports(submission, text, tree, &mut violations);
-    tokens::rewrite(text, tree, &mut edits, &mut violations);
-    violations.extend(dynamic_imports(submission, text, tree));
-    names::throw_where_tried(&built.semantic, submission, &mut edits);
+    tokens::rewrite(text, &built.semantic, &mut edits, &mut violations);
+    refuse_dynamic_imports(submission, text, &built.semantic, &mut violations);
+    let undefined = names::undefined(&built.semantic, submission);
+    names::throw_where_tried(&built.semantic, &undefined, &mut edits);
     if let Some(name) = submission.entry.as_deref().filter(|name| !declares_function(tree, name)) {
         violations.push(violation(text, 0, format!("{name} is not a top-level function of the program")));
     }
@@ -163,7 +171,7 @@ fn started(submission: &Submission, source: &Source<'_>) -> Result<Program, Refu
         language,
         lines_before: if is_script { 0 } else { LINES_BEFORE_CALL },
         shifts,
-        unknown: names::unknown(text, &built.semantic, submission),
+        unknown: names::unknown(text, &built.semantic, &undefined),
         used: names::used(&built.semantic, submission),
         functions: names::functions(&built.semantic, submission),
         warnings,
@@ -246,22 +254,18 @@ fn without_exports(
     (edits, exported)
 }
 
-fn dynamic_imports(submission: &Submission, text: &str, tree: &Tree<'_>) -> Vec<Violation> {
-    struct Finder<'s> {
-        text: &'s str,
-        message: String,
-        found: Vec<Violation>,
-    }
-    impl<'a> Visit<'a> for Finder<'_> {
-        fn visit_import_expression(&mut self, it: &ImportExpression<'a>) {
-            refuse(&mut self.found, self.text, it.span.start, self.message.clone());
-            walk::walk_import_expression(self, it);
+fn refuse_dynamic_imports(
+    submission: &Submission,
+    text: &str,
+    semantic: &Semantic<'_>,
+    violations: &mut Vec<Violation>,
+) {
+    for node in semantic.nodes() {
+        if let AstKind::ImportExpression(import) = node.kind() {
+            let message = no_import(submission).replace("`import`", "`import()`");
+            refuse(violations, text, import.span.start, message);
         }
     }
-    let mut finder =
-        Finder { text, message: no_import(submission).replace("`import`", "`import()`"), found: Vec::new() };
-    finder.visit_program(tree);
-    finder.found
 }
 
 #[cfg(test)]

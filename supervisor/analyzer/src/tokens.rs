@@ -5,11 +5,9 @@
 //! SES looks at the text alone (`ses/src/transforms.js`), because it has no parser.
 
 use analyzer::Violation;
-use oxc_ast::ast::{
-    AccessorProperty, CallExpression, Decorator, Expression, IdentifierName, PrivateIdentifier, Program,
-    RegExpLiteral, StringLiteral, TaggedTemplateExpression, TemplateLiteral,
-};
-use oxc_ast_visit::{Visit, walk};
+use oxc_ast::AstKind;
+use oxc_ast::ast::{Expression, TemplateLiteral};
+use oxc_semantic::Semantic;
 use oxc_span::{GetSpan as _, Span};
 
 use crate::edits::Edits;
@@ -20,11 +18,13 @@ const REFUSED: [(&str, &str); 4] =
     [("import", "\\x69mport"), ("eval", "\\x65val"), ("<!--", "<\\x21--"), ("-->", "--\\x3e")];
 
 /// Adds the rewriting of a program to its edits.
-pub fn rewrite(source: &str, program: &Program<'_>, edits: &mut Edits, violations: &mut Vec<Violation>) {
+pub fn rewrite(source: &str, semantic: &Semantic<'_>, edits: &mut Edits, violations: &mut Vec<Violation>) {
     let mut literals = Literals { source, edits, violations, spans: Vec::new() };
-    literals.visit_program(program);
+    for node in semantic.nodes() {
+        literals.node(node.kind(), semantic.nodes().parent_kind(node.id()));
+    }
     let mut spans = std::mem::take(&mut literals.spans);
-    for comment in &program.comments {
+    for comment in semantic.comments() {
         spans.push(comment.span);
         if holds_any(text_of(source, comment.span)) {
             edits.blank(source, comment.span);
@@ -66,6 +66,49 @@ struct Literals<'s, 'e> {
 }
 
 impl Literals<'_, '_> {
+    fn node(&mut self, kind: AstKind<'_>, parent: AstKind<'_>) {
+        match kind {
+            AstKind::StringLiteral(literal) => self.escape(literal.span),
+            // An escape would show in `source`.
+            AstKind::RegExpLiteral(literal) => {
+                self.spans.push(literal.span);
+                if holds_any(text_of(self.source, literal.span)) {
+                    let pattern = quoted(literal.regex.pattern.text.as_str());
+                    let made = format!("new RegExp({pattern}, '{}')", literal.regex.flags);
+                    self.edits.replace(literal.span, made);
+                }
+            }
+            AstKind::IdentifierName(name) => self.escape_name(name.span, name.span.start),
+            AstKind::PrivateIdentifier(name) => self.escape_name(name.span, name.span.start + 1),
+            AstKind::TemplateLiteral(template) if !is_tagged(template, parent) => {
+                for quasi in &template.quasis {
+                    self.escape(quasi.span);
+                }
+            }
+            AstKind::TaggedTemplateExpression(tagged) => {
+                self.spans.extend(tagged.quasi.quasis.iter().map(|quasi| quasi.span));
+                if tagged.quasi.quasis.iter().any(|quasi| holds_any(text_of(self.source, quasi.span))) {
+                    self.call_tag(&tagged.quasi);
+                }
+            }
+            AstKind::Decorator(decorator) => {
+                let message = "decorators are not available: call the function instead";
+                refuse(self.violations, self.source, decorator.span.start, message);
+            }
+            AstKind::AccessorProperty(property) => {
+                let message = "`accessor` is not available: write a getter and a setter";
+                refuse(self.violations, self.source, property.span.start, message);
+            }
+            AstKind::CallExpression(call) => {
+                if matches!(&call.callee, Expression::Identifier(callee) if callee.name == "eval") {
+                    let message = "direct `eval` is not available: write the code itself";
+                    refuse(self.violations, self.source, call.span.start, message);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Writes the first character of what is refused (or the one that makes it so) as an escape.
     fn escape(&mut self, span: Span) {
         self.spans.push(span);
@@ -81,9 +124,7 @@ impl Literals<'_, '_> {
             }
         }
     }
-}
 
-impl Literals<'_, '_> {
     /// `eval` and `import` as names of properties and methods: written with an escape, they are the same names.
     fn escape_name(&mut self, span: Span, start: u32) {
         let escaped = match text_of(self.source, Span::new(start, span.end)) {
@@ -121,6 +162,11 @@ impl Literals<'_, '_> {
     }
 }
 
+/// Whether a template is handed to a tag, which sees its text.
+fn is_tagged(template: &TemplateLiteral<'_>, parent: AstKind<'_>) -> bool {
+    matches!(parent, AstKind::TaggedTemplateExpression(tagged) if tagged.quasi.span == template.span)
+}
+
 /// A string literal in which nothing stands that SES refuses.
 fn quoted(text: &str) -> String {
     let mut quoted = serde_json::Value::from(text).to_string();
@@ -130,67 +176,11 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-impl<'a> Visit<'a> for Literals<'_, '_> {
-    fn visit_string_literal(&mut self, it: &StringLiteral<'a>) {
-        self.escape(it.span);
-    }
-
-    /// An escape would show in `source`.
-    fn visit_reg_exp_literal(&mut self, it: &RegExpLiteral<'a>) {
-        self.spans.push(it.span);
-        if holds_any(text_of(self.source, it.span)) {
-            let pattern = quoted(it.regex.pattern.text.as_str());
-            self.edits.replace(it.span, format!("new RegExp({pattern}, '{}')", it.regex.flags));
-        }
-    }
-
-    fn visit_identifier_name(&mut self, it: &IdentifierName<'a>) {
-        self.escape_name(it.span, it.span.start);
-    }
-
-    fn visit_private_identifier(&mut self, it: &PrivateIdentifier<'a>) {
-        self.escape_name(it.span, it.span.start + 1);
-    }
-
-    fn visit_decorator(&mut self, it: &Decorator<'a>) {
-        let message = "decorators are not available: call the function instead";
-        refuse(self.violations, self.source, it.span.start, message);
-    }
-
-    fn visit_accessor_property(&mut self, it: &AccessorProperty<'a>) {
-        let message = "`accessor` is not available: write a getter and a setter";
-        refuse(self.violations, self.source, it.span.start, message);
-    }
-
-    fn visit_template_literal(&mut self, it: &TemplateLiteral<'a>) {
-        for quasi in &it.quasis {
-            self.escape(quasi.span);
-        }
-        self.visit_expressions(&it.expressions);
-    }
-
-    fn visit_tagged_template_expression(&mut self, it: &TaggedTemplateExpression<'a>) {
-        self.spans.extend(it.quasi.quasis.iter().map(|quasi| quasi.span));
-        if it.quasi.quasis.iter().any(|quasi| holds_any(text_of(self.source, quasi.span))) {
-            self.call_tag(&it.quasi);
-        }
-        self.visit_expression(&it.tag);
-        self.visit_expressions(&it.quasi.expressions);
-    }
-
-    fn visit_call_expression(&mut self, it: &CallExpression<'a>) {
-        if matches!(&it.callee, Expression::Identifier(callee) if callee.name == "eval") {
-            let message = "direct `eval` is not available: write the code itself";
-            refuse(self.violations, self.source, it.span.start, message);
-        }
-        walk::walk_call_expression(self, it);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use oxc_allocator::Allocator;
     use oxc_parser::Parser;
+    use oxc_semantic::SemanticBuilder;
     use oxc_span::SourceType;
 
     use super::*;
@@ -199,8 +189,9 @@ mod tests {
         let allocator = Allocator::default();
         let parsed = Parser::new(&allocator, text, SourceType::mjs()).parse();
         assert!(parsed.diagnostics.is_empty(), "{text}: {:?}", parsed.diagnostics);
+        let built = SemanticBuilder::new().with_build_nodes(true).build(&parsed.program);
         let (mut edits, mut violations) = (Edits::default(), Vec::new());
-        rewrite(text, &parsed.program, &mut edits, &mut violations);
+        rewrite(text, &built.semantic, &mut edits, &mut violations);
         if violations.is_empty() { Ok(edits.apply(text).text) } else { Err(violations) }
     }
 
@@ -217,6 +208,11 @@ mod tests {
             (
                 "t`a<!--\n${b, c}\\x`",
                 "t(Object.freeze(Object.assign([\"a<\\x21--\\n\", undefined], { raw: Object.freeze([\"a<\\x21--\\n\", \"\\\\x\"]) })), (\nb, c))",
+            ),
+            ("t`a${`eval(`}`", r"t`a${`\x65val(`}`"),
+            (
+                "`eval(``import(`",
+                "`\\x65val(`(Object.freeze(Object.assign([\"\\x69mport(\"], { raw: Object.freeze([\"\\x69mport(\"]) })))",
             ),
             ("f() // import('a')", "f()               "),
             ("/* <!-- \n --> */ f()", "        \n        f()"),

@@ -214,7 +214,7 @@ fn check_context(errors: &mut FieldErrors, context: &BTreeMap<String, Box<RawVal
         let rest = key.chars().all(|character| character.is_ascii_alphanumeric() || "_$".contains(character));
         if !first || !rest {
             errors.refuse(pointer, "a key of context must be a name: letters, digits, _ and $");
-        } else if GLOBALS.contains(&key.as_str()) {
+        } else if GLOBALS.binary_search(&key.as_str()).is_ok() {
             errors.refuse(pointer, format!("{key} has a meaning of its own"));
         } else if nesting(value.get()) > limits::NESTING_MAX {
             errors.refuse(pointer, format!("it is nested more than {} levels deep", limits::NESTING_MAX));

@@ -39,10 +39,10 @@ impl<'a> Flow<'_, 'a> {
         belongs: impl Fn(&Self, &Expression<'a>) -> bool,
     ) -> Uses {
         let mut uses = Uses::NONE;
-        for pattern in self.taken.get(name).cloned().unwrap_or_default() {
+        for pattern in self.properties().taken.get(name).cloned().unwrap_or_default() {
             uses = uses.and(self.pattern(pattern, shape));
         }
-        for member in self.members.get(name).cloned().unwrap_or_default() {
+        for member in self.properties().members.get(name).cloned().unwrap_or_default() {
             let object = match self.nodes.kind(member) {
                 AstKind::StaticMemberExpression(read) => Some(&read.object),
                 AstKind::PrivateFieldExpression(read) => Some(&read.object),

@@ -287,7 +287,7 @@ impl<'a> Flow<'_, 'a> {
         index: usize,
         shape: Shape<'a>,
     ) -> Uses {
-        if self.methods.contains_key(name) {
+        if self.properties().methods.contains_key(name) {
             return self.given_to_named(name, index, &shape);
         }
         match (name, shape.outermost()) {
@@ -318,7 +318,7 @@ impl<'a> Flow<'_, 'a> {
 
     /// A method that the program defines, found by its name.
     fn given_to_named(&mut self, name: &str, index: usize, shape: &Shape<'a>) -> Uses {
-        let defined = self.methods.get(name).cloned().unwrap_or_default();
+        let defined = self.properties().methods.get(name).cloned().unwrap_or_default();
         if defined.is_empty() {
             return self.unknown(shape);
         }

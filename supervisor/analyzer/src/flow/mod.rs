@@ -9,6 +9,7 @@ mod bindings;
 mod members;
 mod shape;
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 
 use oxc_ast::AstKind;
@@ -30,12 +31,8 @@ const STEPS_MAX: u32 = 200_000;
 pub struct Flow<'s, 'a> {
     nodes: &'s AstNodes<'a>,
     scoping: &'s Scoping,
-    /// Reads of properties, by their names.
-    members: HashMap<&'a str, Vec<NodeId>>,
-    /// Methods of classes and objects, by their names.
-    methods: HashMap<&'a str, Vec<NodeId>>,
-    /// What is taken out of `this`, by the names of the properties.
-    taken: HashMap<&'a str, Vec<&'a BindingPattern<'a>>>,
+    /// Made when something is followed through a property.
+    properties: OnceCell<Properties<'a>>,
     /// The program's last expression is its result.
     completes: bool,
     steps_left: u32,
@@ -48,13 +45,22 @@ pub struct Flow<'s, 'a> {
     seen: HashSet<(NodeId, Shape<'a>)>,
 }
 
-impl<'s, 'a> Flow<'s, 'a> {
-    /// `completes`: the last expression of the program is its result.
-    pub fn new(semantic: &'s Semantic<'a>, completes: bool) -> Flow<'s, 'a> {
-        let mut members: HashMap<&'a str, Vec<NodeId>> = HashMap::new();
-        let mut methods: HashMap<&'a str, Vec<NodeId>> = HashMap::new();
-        let mut taken: HashMap<&'a str, Vec<&'a BindingPattern<'a>>> = HashMap::new();
-        for node in semantic.nodes().iter() {
+/// What a program has by the names of properties.
+#[derive(Default)]
+struct Properties<'a> {
+    /// Reads of them.
+    members: HashMap<&'a str, Vec<NodeId>>,
+    /// Methods of classes and objects.
+    methods: HashMap<&'a str, Vec<NodeId>>,
+    /// What is taken out of `this`.
+    taken: HashMap<&'a str, Vec<&'a BindingPattern<'a>>>,
+}
+
+impl<'a> Properties<'a> {
+    fn of(nodes: &AstNodes<'a>) -> Properties<'a> {
+        let mut properties = Properties::default();
+        let Properties { members, methods, taken } = &mut properties;
+        for node in nodes {
             match node.kind() {
                 AstKind::StaticMemberExpression(member) => {
                     members.entry(member.property.name.as_str()).or_default().push(node.id());
@@ -86,18 +92,27 @@ impl<'s, 'a> Flow<'s, 'a> {
                 _ => {}
             }
         }
+        properties
+    }
+}
+
+impl<'s, 'a> Flow<'s, 'a> {
+    /// `completes`: the last expression of the program is its result.
+    pub fn new(semantic: &'s Semantic<'a>, completes: bool) -> Flow<'s, 'a> {
         Flow {
             nodes: semantic.nodes(),
             scoping: semantic.scoping(),
-            members,
-            methods,
-            taken,
+            properties: OnceCell::new(),
             completes,
             steps_left: STEPS_MAX,
             site: Span::default(),
             tried: None,
             seen: HashSet::new(),
         }
+    }
+
+    fn properties(&self) -> &Properties<'a> {
+        self.properties.get_or_init(|| Properties::of(self.nodes))
     }
 
     /// How the result of the call at `node` is used.
