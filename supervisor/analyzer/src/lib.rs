@@ -1,5 +1,5 @@
-//! The messages between the supervisor and the analyzer: one request, one answer, in frames of
-//! four bytes of big-endian length and JSON.
+//! The messages between the supervisor and the analyzer: one request, one answer, in frames of four bytes of big-endian
+//! length and postcard, which is much less to read and to write than JSON.
 //!
 //! This library is all that the supervisor links of the package; how programs are wrapped is in it too, for a guess.
 //! The parser is in the binary, which runs in a jail of its own: no Rust parser of JavaScript survives deep nesting,
@@ -8,6 +8,7 @@
 mod globals;
 mod wrapper;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use globals::GLOBALS;
@@ -15,6 +16,19 @@ pub use wrapper::{calling, likely, wrapped};
 
 /// The largest request and the largest answer, in bytes.
 pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A message as the body of a frame.
+pub fn encode(message: &impl Serialize) -> Option<Vec<u8>> {
+    postcard::to_allocvec(message).ok()
+}
+
+/// The message in the body of a frame, which holds nothing else.
+pub fn decode<M: DeserializeOwned>(body: &[u8]) -> Option<M> {
+    match postcard::take_from_bytes(body) {
+        Ok((message, [])) => Some(message),
+        _ => None,
+    }
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -165,4 +179,23 @@ pub struct Violation {
     pub message: String,
     pub line: u32,
     pub column: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_holds_one_message_and_nothing_else() {
+        let answer = Answer::Refused {
+            violations: vec![Violation { message: "no".to_owned(), line: 1, column: 300 }],
+        };
+        let body = encode(&answer).unwrap();
+        assert_eq!(decode::<Answer>(&body), Some(answer));
+        assert_eq!(decode::<Answer>(&[body.as_slice(), &[0]].concat()), None);
+        assert_eq!(decode::<Answer>(&body[..body.len() - 1]), None);
+        // It says that more follows than there is memory for.
+        assert_eq!(decode::<Answer>(&[3, 0xff, 0xff, 0xff, 0xff, 0x0f]), None);
+        assert_eq!(decode::<Answer>(&[9]), None);
+    }
 }

@@ -29,7 +29,8 @@ fn main() -> io::Result<()> {
     let mut input = BufReader::with_capacity(BUFFER_BYTES, io::stdin().lock());
     let mut output = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
     while let Some(frame) = read_frame(&mut input)? {
-        let answer = match serde_json::from_slice(&frame)? {
+        let request = analyzer::decode(&frame).ok_or_else(|| io::Error::other("this is no request"))?;
+        let answer = match request {
             Request::Program(submission) => program::analyze(&submission),
             Request::Implementation { source } => implementation::analyze(&source),
         };
@@ -72,7 +73,7 @@ fn read_frame(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
 }
 
 fn write_frame(output: &mut impl Write, answer: &Answer) -> io::Result<()> {
-    let body = serde_json::to_vec(answer)?;
+    let body = analyzer::encode(answer).ok_or_else(|| io::Error::other("the answer cannot be told"))?;
     let length = u32::try_from(body.len()).map_err(io::Error::other)?;
     output.write_all(&length.to_be_bytes())?;
     output.write_all(&body)

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use super::{AnalysisError, WAITING_STEP_BYTES};
 use crate::config::limits;
-use crate::protocol::frame::{Connection, FrameError};
+use crate::protocol::frame::{Connection, FrameError, Postcard};
 use crate::runtime::Tasks;
 use crate::worker::{self, ExitCause, Launch, LaunchError, Launcher, Process};
 
@@ -119,7 +119,7 @@ struct Clerk {
 
 struct Analyzer {
     process: Process,
-    connection: Connection<Answer, Request>,
+    connection: Connection<Answer, Request, Postcard>,
     /// The processor that it is kept on.
     processor: Option<usize>,
 }

@@ -1,4 +1,5 @@
-//! Frames: four bytes of big-endian length, then that many bytes of JSON.
+//! Frames: four bytes of big-endian length, then that many bytes of a message, which is JSON for Node and postcard for
+//! the analyzer.
 
 use std::io;
 use std::marker::PhantomData;
@@ -34,23 +35,57 @@ pub enum FrameError {
     Io(io::Error),
 }
 
+/// How messages become the bodies of frames.
+pub trait Encoding {
+    fn write(message: &impl Serialize, body: &mut BytesMut) -> io::Result<()>;
+
+    /// The reason of a failure quotes nothing: a hostile text belongs in no log and no answer.
+    fn read<M: DeserializeOwned>(body: &[u8]) -> Result<M, String>;
+}
+
+pub struct Json;
+
+impl Encoding for Json {
+    fn write(message: &impl Serialize, body: &mut BytesMut) -> io::Result<()> {
+        serde_json::to_writer(body.writer(), message).map_err(io::Error::from)
+    }
+
+    fn read<M: DeserializeOwned>(body: &[u8]) -> Result<M, String> {
+        serde_json::from_slice(body).map_err(|error| format!("no message ({:?} error)", error.classify()))
+    }
+}
+
+pub struct Postcard;
+
+impl Encoding for Postcard {
+    fn write(message: &impl Serialize, body: &mut BytesMut) -> io::Result<()> {
+        let encoded = analyzer::encode(message).ok_or_else(|| io::Error::other("it cannot be encoded"))?;
+        body.extend_from_slice(&encoded);
+        Ok(())
+    }
+
+    fn read<M: DeserializeOwned>(body: &[u8]) -> Result<M, String> {
+        analyzer::decode(body).ok_or_else(|| "no message".to_owned())
+    }
+}
+
 /// One end of a protocol socket: `In` is received, `Out` is sent.
-pub struct Connection<In, Out> {
+pub struct Connection<In, Out, E = Json> {
     reader: FramedRead<Receiver, LengthDelimitedCodec>,
     writer: Writer,
     /// Frames that wait to be sent; who queues them bounds them.
     queued: BytesMut,
     in_bytes_max: usize,
     out_bytes_max: usize,
-    messages: PhantomData<fn(Out) -> In>,
+    messages: PhantomData<fn(Out, E) -> In>,
 }
 
-impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
+impl<In: DeserializeOwned, Out: Serialize, E: Encoding> Connection<In, Out, E> {
     pub fn new(
         socket: UnixStream,
         in_bytes_max: usize,
         out_bytes_max: usize,
-    ) -> io::Result<Connection<In, Out>> {
+    ) -> io::Result<Connection<In, Out, E>> {
         let (reader, writer) = split(socket)?;
         Ok(Connection {
             reader: FramedRead::new(reader, codec(in_bytes_max)),
@@ -102,10 +137,7 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
             Some(Err(error)) => return Err(FrameError::Io(error)),
             Some(Ok(frame)) => frame,
         };
-        // What serde says quotes the frame, and a hostile text belongs in no log and no answer.
-        serde_json::from_slice(&frame)
-            .map(Some)
-            .map_err(|error| FrameError::Garbage(format!("no message ({:?} error)", error.classify())))
+        E::read(&frame).map(Some).map_err(FrameError::Garbage)
     }
 
     /// Whether the other side neither sent anything nor closed its end since the last message. One that
@@ -133,8 +165,7 @@ impl<In: DeserializeOwned, Out: Serialize> Connection<In, Out> {
     pub fn queue(&mut self, message: &Out) -> Result<(), FrameError> {
         let start = self.queued.len();
         self.queued.put_u32(0);
-        let mut body = (&mut self.queued).writer();
-        serde_json::to_writer(&mut body, message).map_err(|error| FrameError::Io(error.into()))?;
+        E::write(message, &mut self.queued).map_err(FrameError::Io)?;
         let length = self.queued.len() - start - HEAD_BYTES;
         match u32::try_from(length) {
             Ok(head) if length <= self.out_bytes_max => {
@@ -206,6 +237,16 @@ mod tests {
         assert!(matches!(received(b"\0\0\0\0").await, Err(FrameError::Garbage(_))));
         assert!(matches!(received(b"").await, Err(FrameError::Closed)));
         assert!(received(b"\0\0\0\x0c{\"rea").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_postcard_is_garbage() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut ours =
+            Connection::<analyzer::Answer, analyzer::Request, Postcard>::new(ours, 64, 64).unwrap();
+        theirs.write_all(b"\0\0\0\x01\x02\0\0\0\x02{}").await.unwrap();
+        assert!(matches!(ours.receive().await, Ok(analyzer::Answer::TooComplex)));
+        assert!(matches!(ours.receive().await, Err(FrameError::Garbage(_))));
     }
 
     #[tokio::test]
