@@ -17,9 +17,12 @@ pub use wrapper::{calling, likely, wrapped};
 /// The largest request and the largest answer, in bytes.
 pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Most messages have room in so many bytes.
+const USUAL_BYTES: usize = 1024;
+
 /// A message as the body of a frame.
 pub fn encode(message: &impl Serialize) -> Option<Vec<u8>> {
-    postcard::to_allocvec(message).ok()
+    postcard::to_extend(message, Vec::with_capacity(USUAL_BYTES)).ok()
 }
 
 /// The message in the body of a frame, which holds nothing else.

@@ -6,14 +6,14 @@ use crate::{Language, Submission};
 /// more to compile and to run.
 pub fn wrapped(is_async: bool, source: &str, ending: &str) -> String {
     let head = if is_async { "async function" } else { "function" };
-    format!("({head} () {{\n{source}\n{ending}}})")
+    ["(", head, " () {\n", source, "\n", ending, "})"].concat()
 }
 
 /// How a program ends that starts with one of its functions.
 pub fn calling(name: &str, has_input: bool) -> String {
     // Without an input, a function's own defaults hold.
     let given = if has_input { "input" } else { "" };
-    format!("return {name}({given});\n")
+    ["return ", name, "(", given, ");\n"].concat()
 }
 
 /// What most programs of this look become. It is a guess from words alone: nothing is read, and nothing may depend
