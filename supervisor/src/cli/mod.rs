@@ -9,9 +9,11 @@ mod output;
 mod provision;
 mod serve;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{Flags, Settings, limits};
 use output::{Failure, Format};
@@ -67,12 +69,17 @@ fn runtime_threads() -> usize {
     limits::processors().div_ceil(2)
 }
 
+/// One thread alone needs no scheduler for several.
+fn runtime() -> io::Result<Runtime> {
+    let mut builder = match runtime_threads() {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder.worker_threads(runtime_threads()).enable_all().build()
+}
+
 fn start(arguments: Arguments, settings: Settings) -> Result<ExitCode, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(runtime_threads())
-        .enable_all()
-        .build()
-        .map_err(Failure::internal)?;
+    let runtime = runtime().map_err(Failure::internal)?;
     let format = arguments.format;
     let result = runtime.block_on(async {
         match arguments.command {
