@@ -8,8 +8,11 @@
 mod globals;
 mod wrapper;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use globals::GLOBALS;
 pub use wrapper::{calling, likely, wrapped};
@@ -33,8 +36,38 @@ pub fn decode<M: DeserializeOwned>(body: &[u8]) -> Option<M> {
     }
 }
 
+/// Of an answer's lists: an empty text is one byte of a frame and many of memory, so its length bounds neither.
+const LIST_MAX: usize = 20_000;
+/// Every other character of a source may be one.
+const SHIFTS_MAX: usize = 300_000;
+
+/// Reads a list, and fails at the first element too many.
+fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    struct List<T, const MAX: usize>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for List<T, MAX> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(formatter, "a list of at most {MAX}")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(element) = elements.next_element()? {
+                if list.len() == MAX {
+                    return Err(A::Error::invalid_length(MAX + 1, &self));
+                }
+                list.push(element);
+            }
+            Ok(list)
+        }
+    }
+    deserializer.deserialize_seq(List::<T, MAX>(PhantomData))
+}
+
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub enum Request {
     /// Code that an agent submits.
     Program(Submission),
@@ -44,7 +77,6 @@ pub enum Request {
 
 /// A program as it was submitted, and what decides how it is read.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Submission {
     pub source: String,
     /// Found out where it is not said.
@@ -73,7 +105,6 @@ pub enum Language {
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub enum Answer {
     Program(Program),
     Implementation(Implementation),
@@ -81,6 +112,7 @@ pub enum Answer {
     TooComplex,
     /// The source cannot be used; at least one reason.
     Refused {
+        #[serde(deserialize_with = "at_most::<_, _, LIST_MAX>")]
         violations: Vec<Violation>,
     },
 }
@@ -126,7 +158,6 @@ pub struct Shift {
 
 /// A name that stands for nothing, at its first place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct UnknownName {
     pub name: String,
     pub called: bool,
@@ -138,7 +169,6 @@ pub struct UnknownName {
 
 /// A program in the form in which the guest evaluates it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Program {
     pub source: String,
     pub entry: Entry,
@@ -146,31 +176,34 @@ pub struct Program {
     pub language: Language,
     /// Lines of `source` that precede the submitted text.
     pub lines_before: u32,
+    #[serde(deserialize_with = "at_most::<_, _, SHIFTS_MAX>")]
     pub shifts: Vec<Shift>,
     /// Names that stand for nothing, each once, in the order of the source.
+    #[serde(deserialize_with = "at_most::<_, _, LIST_MAX>")]
     pub unknown: Vec<UnknownName>,
     /// Those of the given names that it uses.
+    #[serde(deserialize_with = "at_most::<_, _, LIST_MAX>")]
     pub used: Vec<String>,
     /// The functions that it can use: those that it mentions, or all.
+    #[serde(deserialize_with = "at_most::<_, _, LIST_MAX>")]
     pub functions: Vec<String>,
     /// What the program leaves open, and how it was decided.
+    #[serde(deserialize_with = "at_most::<_, _, LIST_MAX>")]
     pub warnings: Vec<String>,
 }
 
 /// The module system in which an implementation is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub enum ModuleKind {
-    #[serde(rename = "commonjs")]
     CommonJs,
     Module,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Implementation {
     pub module: ModuleKind,
     /// The functions marked `@endowment`, in the order of the source.
+    #[serde(deserialize_with = "at_most::<_, _, LIST_MAX>")]
     pub endowments: Vec<String>,
 }
 
@@ -200,5 +233,17 @@ mod tests {
         // It says that more follows than there is memory for.
         assert_eq!(decode::<Answer>(&[3, 0xff, 0xff, 0xff, 0xff, 0x0f]), None);
         assert_eq!(decode::<Answer>(&[9]), None);
+    }
+
+    #[test]
+    fn a_list_has_an_end_however_little_its_elements_take() {
+        let names = |count: usize| {
+            Answer::Implementation(Implementation {
+                module: ModuleKind::Module,
+                endowments: vec![String::new(); count],
+            })
+        };
+        assert!(decode::<Answer>(&encode(&names(LIST_MAX)).unwrap()).is_some());
+        assert!(decode::<Answer>(&encode(&names(LIST_MAX + 1)).unwrap()).is_none());
     }
 }

@@ -25,11 +25,12 @@ const WAYS_TO_NAMES: [&str; 3] = ["globalThis", "eval", "Function"];
 /// outside of what the body declares, and this is no place to decide such things.
 pub fn functions(semantic: &Semantic<'_>, submission: &Submission) -> Vec<String> {
     let scoping = semantic.scoping();
+    let used = scoping.symbol_ids().filter(|symbol| !scoping.symbol_is_unused(*symbol));
+    let mut own: Vec<&str> = used.map(|symbol| scoping.symbol_name(symbol)).collect();
+    own.sort_unstable();
     let is_mentioned = |name: &str| {
         scoping.root_unresolved_references().contains_key(&Ident::from(name))
-            || scoping
-                .symbol_ids()
-                .any(|symbol| scoping.symbol_name(symbol) == name && !scoping.symbol_is_unused(symbol))
+            || own.binary_search(&name).is_ok()
     };
     let all = WAYS_TO_NAMES.iter().any(|way| is_mentioned(way))
         || semantic.nodes().iter().any(|node| matches!(node.kind(), AstKind::ThisExpression(_)));

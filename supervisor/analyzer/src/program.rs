@@ -260,10 +260,12 @@ fn refuse_dynamic_imports(
     semantic: &Semantic<'_>,
     violations: &mut Vec<Violation>,
 ) {
+    let mut message = None;
     for node in semantic.nodes() {
         if let AstKind::ImportExpression(import) = node.kind() {
-            let message = no_import(submission).replace("`import`", "`import()`");
-            refuse(violations, text, import.span.start, message);
+            let message =
+                message.get_or_insert_with(|| no_import(submission).replace("`import`", "`import()`"));
+            refuse(violations, text, import.span.start, message.as_str());
         }
     }
 }

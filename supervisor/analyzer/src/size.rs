@@ -14,9 +14,9 @@ const LEVELS_MAX: u32 = 1000;
 
 #[derive(Default)]
 pub struct Size {
-    level: u32,
-    levels: u32,
-    /// For whom nodes and names are made room.
+    depth: u32,
+    deepest: u32,
+    /// What the semantic analysis makes room for.
     pub stats: Stats,
 }
 
@@ -29,19 +29,19 @@ impl Size {
 
     /// Whether no part of the program lies too deep.
     pub fn is_bearable(&self) -> bool {
-        self.levels <= LEVELS_MAX
+        self.deepest <= LEVELS_MAX
     }
 }
 
 impl<'a> Visit<'a> for Size {
     fn enter_node(&mut self, _: AstKind<'a>) {
         self.stats.nodes += 1;
-        self.level += 1;
-        self.levels = self.levels.max(self.level);
+        self.depth += 1;
+        self.deepest = self.deepest.max(self.depth);
     }
 
     fn leave_node(&mut self, _: AstKind<'a>) {
-        self.level -= 1;
+        self.depth -= 1;
     }
 
     fn enter_scope(&mut self, _: ScopeFlags, _: &Cell<Option<ScopeId>>) {

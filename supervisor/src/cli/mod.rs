@@ -71,11 +71,10 @@ fn runtime_threads() -> usize {
 
 /// One thread alone needs no scheduler for several.
 fn runtime() -> io::Result<Runtime> {
-    let mut builder = match runtime_threads() {
-        1 => Builder::new_current_thread(),
-        _ => Builder::new_multi_thread(),
-    };
-    builder.worker_threads(runtime_threads()).enable_all().build()
+    match runtime_threads() {
+        1 => Builder::new_current_thread().enable_all().build(),
+        threads => Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
+    }
 }
 
 fn start(arguments: Arguments, settings: Settings) -> Result<ExitCode, Failure> {

@@ -165,18 +165,15 @@ impl<In: DeserializeOwned, Out: Serialize, E: Encoding> Connection<In, Out, E> {
     pub fn queue(&mut self, message: &Out) -> Result<(), FrameError> {
         let start = self.queued.len();
         self.queued.put_u32(0);
-        E::write(message, &mut self.queued).map_err(FrameError::Io)?;
+        let encoded = E::write(message, &mut self.queued).map_err(FrameError::Io);
         let length = self.queued.len() - start - HEAD_BYTES;
-        match u32::try_from(length) {
-            Ok(head) if length <= self.out_bytes_max => {
-                self.queued[start..start + HEAD_BYTES].copy_from_slice(&head.to_be_bytes());
-                Ok(())
-            }
-            _ => {
-                self.queued.truncate(start);
-                Err(FrameError::TooLarge { bytes_max: self.out_bytes_max })
-            }
+        let head = u32::try_from(length).ok().filter(|_| length <= self.out_bytes_max);
+        let head = encoded.and_then(|()| head.ok_or(FrameError::TooLarge { bytes_max: self.out_bytes_max }));
+        match head {
+            Ok(head) => self.queued[start..start + HEAD_BYTES].copy_from_slice(&head.to_be_bytes()),
+            Err(_) => self.queued.truncate(start),
         }
+        head.map(drop)
     }
 
     /// Sends what is queued; safe to drop while it waits.
@@ -281,6 +278,22 @@ mod tests {
             error: super::super::ErrorDetails { message: "x".repeat(100), ..Default::default() },
         };
         assert!(matches!(connection.send(&message).await, Err(FrameError::TooLarge { .. })));
+    }
+
+    #[tokio::test]
+    async fn nothing_of_a_message_that_cannot_be_encoded_is_sent() {
+        struct Broken;
+        impl Serialize for Broken {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let mut list = serializer.serialize_seq(Some(2))?;
+                serde::ser::SerializeSeq::serialize_element(&mut list, "half")?;
+                Err(serde::ser::Error::custom("broken"))
+            }
+        }
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut connection = Connection::<FromGuest, Broken>::new(ours, 64, 64).unwrap();
+        assert!(matches!(connection.queue(&Broken), Err(FrameError::Io(_))));
+        assert_eq!(connection.queued_bytes(), 0);
     }
 
     #[tokio::test]
