@@ -36,9 +36,10 @@ pub fn decode<M: DeserializeOwned>(body: &[u8]) -> Option<M> {
     }
 }
 
-/// Of an answer's lists: an empty text is one byte of a frame and many of memory, so its length bounds neither.
+/// What a list of an answer holds: an empty text is one byte of a frame and many of memory, so the length of the frame
+/// does not bound it.
 const LIST_MAX: usize = 20_000;
-/// Every other character of a source may be one.
+/// More than the characters of a program.
 const SHIFTS_MAX: usize = 300_000;
 
 /// Reads a list, and fails at the first element too many.
@@ -245,5 +246,22 @@ mod tests {
         };
         assert!(decode::<Answer>(&encode(&names(LIST_MAX)).unwrap()).is_some());
         assert!(decode::<Answer>(&encode(&names(LIST_MAX + 1)).unwrap()).is_none());
+        let program = |shifts: usize, names: usize| {
+            Answer::Program(Program {
+                source: String::new(),
+                entry: Entry::Call,
+                entry_kind: EntryKind::Main,
+                language: Language::JavaScript,
+                lines_before: 1,
+                shifts: vec![Shift { line: 1, column: 1, by: 0 }; shifts],
+                unknown: Vec::new(),
+                used: vec![String::new(); names],
+                functions: Vec::new(),
+                warnings: Vec::new(),
+            })
+        };
+        assert!(decode::<Answer>(&encode(&program(SHIFTS_MAX, LIST_MAX)).unwrap()).is_some());
+        assert!(decode::<Answer>(&encode(&program(SHIFTS_MAX + 1, 0)).unwrap()).is_none());
+        assert!(decode::<Answer>(&encode(&program(0, LIST_MAX + 1)).unwrap()).is_none());
     }
 }
