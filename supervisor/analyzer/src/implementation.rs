@@ -7,7 +7,9 @@
 //! async function GetRates(params = {}) {}
 //! ```
 //!
-//! All violations are listed at once, each with the function and its line.
+//! Violations are listed together, each with the function and its line.
+
+use std::collections::HashMap;
 
 use analyzer::{Answer, GLOBALS, Implementation, ModuleKind, Violation};
 use oxc_allocator::Allocator;
@@ -15,7 +17,7 @@ use oxc_ast::ast::{BindingPattern, Comment, Declaration, Expression, Function, P
 use oxc_parser::{Parser, ParserReturn};
 use oxc_span::{GetSpan, SourceType};
 
-use crate::source::{syntax_errors, violation};
+use crate::source::{refuse, syntax_errors};
 
 const MARK: &str = "@endowment";
 
@@ -65,24 +67,27 @@ fn check<'t>(text: &str, module: ModuleKind, tree: &'t Tree<'t>) -> Answer {
         .collect();
     let functions: Vec<Found<'t>> =
         tree.body.iter().filter_map(|statement| top_level_function(statement, &marks)).collect();
+    let mut declared: HashMap<&str, usize> = HashMap::new();
+    for found in &functions {
+        *declared.entry(found.name()).or_default() += 1;
+    }
     let mut violations = Vec::new();
     check_hook(text, &functions, "Initialize", "agentId, backends", 2, &mut violations);
     check_hook(text, &functions, "Deinitialize", "", 0, &mut violations);
-    for start in marks.iter().filter(|start| !functions.iter().any(|found| found.start == **start)) {
-        violations.push(violation(
-            text,
-            *start,
-            format!("`{MARK}` must stand directly above a top-level `async function`"),
-        ));
+    for start in &marks {
+        if functions.binary_search_by_key(start, |found| found.start).is_err() {
+            let message = format!("`{MARK}` must stand directly above a top-level `async function`");
+            refuse(&mut violations, text, *start, message);
+        }
     }
     let marked: Vec<&Found<'_>> = functions.iter().filter(|found| found.marked).collect();
     if marks.is_empty() {
         let message =
             format!("no function is marked `{MARK}`: at least one `async function X(params = {{}})` must be");
-        violations.push(violation(text, 0, message));
+        refuse(&mut violations, text, 0, message);
     }
     for found in &marked {
-        violations.extend(check_endowment(text, found, &functions));
+        check_endowment(text, found, &declared, &mut violations);
     }
     if !violations.is_empty() {
         violations.sort_by_key(|violation| (violation.line, violation.column));
@@ -102,13 +107,14 @@ fn top_level_function<'t>(statement: &'t Statement<'t>, marks: &[u32]) -> Option
         _ => return None,
     };
     let start = statement.span().start;
-    Some(Found { function, start, marked: marks.contains(&start) })
+    Some(Found { function, start, marked: marks.binary_search(&start).is_ok() })
 }
 
 /// Whether the comments directly above `start`, with nothing but white space between, hold the mark.
 fn is_marked(text: &str, comments: &[Comment], start: u32) -> bool {
     let mut end = start;
-    for comment in comments.iter().rev().skip_while(|comment| comment.span.end > start) {
+    let before = comments.partition_point(|comment| comment.span.end <= start);
+    for comment in comments[..before].iter().rev() {
         let between = &text[comment.span.end as usize..end as usize];
         if !between.trim().is_empty() || between.matches('\n').count() > 1 {
             return false;
@@ -138,44 +144,46 @@ fn check_hook(
         } else {
             format!("{name} is declared {} times", all.len())
         };
-        return violations.push(violation(text, all.last().map_or(0, |found| found.start), message));
+        return refuse(violations, text, all.last().map_or(0, |found| found.start), message);
     };
     if !found.function.r#async || found.function.generator {
-        violations.push(violation(text, found.start, format!("{name} must be an async function: {wanted}")));
+        refuse(violations, text, found.start, format!("{name} must be an async function: {wanted}"));
     }
     let given = parameter_count(found.function);
     if given != count {
         let message = format!("{name} must have exactly {} but has {given}: {wanted}", counted(count));
-        violations.push(violation(text, found.start, message));
+        refuse(violations, text, found.start, message);
     }
     if found.marked {
-        violations.push(violation(
-            text,
-            found.start,
-            format!("{name} must not be marked `{MARK}`: programs may not call it"),
-        ));
+        let message = format!("{name} must not be marked `{MARK}`: programs may not call it");
+        refuse(violations, text, found.start, message);
     }
 }
 
-fn check_endowment(text: &str, found: &Found<'_>, functions: &[Found<'_>]) -> Vec<Violation> {
+/// `declared` is how often each name is.
+fn check_endowment(
+    text: &str,
+    found: &Found<'_>,
+    declared: &HashMap<&str, usize>,
+    violations: &mut Vec<Violation>,
+) {
     let name = found.name();
     let wanted = format!("`async function {name}(params = {{}})`");
-    let mut messages = Vec::new();
+    let mut refuse = |message: String| refuse(violations, text, found.start, message);
     if !found.function.r#async || found.function.generator {
-        messages.push(format!("{name} is marked `{MARK}` and must be an async function: {wanted}"));
+        refuse(format!("{name} is marked `{MARK}` and must be an async function: {wanted}"));
     }
     if !has_only_params(found.function) {
-        messages.push(format!(
+        refuse(format!(
             "{name} is marked `{MARK}` and must have the single parameter `params = {{}}`: {wanted}"
         ));
     }
     if RESERVED.contains(&name) || GLOBALS.binary_search(&name).is_ok() {
-        messages.push(format!("{name} is a name that programs already have: choose another"));
+        refuse(format!("{name} is a name that programs already have: choose another"));
     }
-    if functions.iter().filter(|other| other.name() == name).count() > 1 {
-        messages.push(format!("{name} is declared more than once"));
+    if declared.get(name).is_some_and(|times| *times > 1) {
+        refuse(format!("{name} is declared more than once"));
     }
-    messages.into_iter().map(|message| violation(text, found.start, message)).collect()
 }
 
 fn parameter_count(function: &Function<'_>) -> usize {
@@ -201,6 +209,7 @@ fn counted(count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::VIOLATIONS_MAX;
 
     const HOOKS: &str = "async function Initialize(agentId, backends) {}\nasync function Deinitialize() {}\n";
 
@@ -239,6 +248,14 @@ mod tests {
             "{HOOKS}// @endowment\n// Reads A.\nasync function A(params = {{}}) {{}}\n// @endowment\n\n\nasync function B(params = {{}}) {{}}\n/* @endowments */\nasync function C(params = {{}}) {{}}\nasync function D(params = {{}}) {{ /* @endowment */ }}"
         );
         assert_eq!(accepted(&text).endowments, ["A"]);
+    }
+
+    #[test]
+    fn a_few_violations_are_enough_however_many_there_are() {
+        let text = HOOKS.to_owned() + &"//@endowment\nfunction A(){}\n".repeat(35_000);
+        let found = refused(&text);
+        assert_eq!(found.len(), VIOLATIONS_MAX);
+        assert!(found.iter().any(|message| message == "4: A is declared more than once"), "{found:?}");
     }
 
     #[test]
