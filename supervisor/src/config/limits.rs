@@ -79,7 +79,7 @@ pub const PROCESS_BYTES_ESTIMATE: u64 = 32 * MEGABYTE;
 /// A process is replaced after this many executions, against slow leaks.
 pub const EXECUTIONS_PER_PROCESS_MAX: u32 = 10_000;
 /// Executions that begin at the same time beyond one for each processor: one computes while another waits.
-pub const BEGINNING_MORE: usize = 4;
+pub const BEGINNING_MORE: usize = 8;
 /// How long an execution counts as one that begins, several times what a warm one takes; and how long a call
 /// of it may be unanswered meanwhile, if no turn was left when it was made.
 pub const BEGINNING_TIME: Duration = Duration::from_millis(6);
