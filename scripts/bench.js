@@ -12,7 +12,7 @@ import path from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { childrenOf, memoryOf, provision, startPeer, startSupervisor, stop, stopAll } from './peers/servers.js';
 
-const TURNS = 9;
+const TURNS = 15;
 
 const [secondsGiven = '1', ...flags] = process.argv.slice(2);
 const seconds = Number(secondsGiven);
