@@ -7,7 +7,7 @@
 //! async function GetRates(params = {}) {}
 //! ```
 //!
-//! Violations are listed together, each with the function and its line.
+//! Violations are listed together, the first twenty that are found, each with the function and its line.
 
 use std::collections::HashMap;
 
