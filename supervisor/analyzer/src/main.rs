@@ -27,7 +27,7 @@ fn main() -> io::Result<()> {
         return probe::run(act, target);
     }
     let mut input = BufReader::with_capacity(BUFFER_BYTES, io::stdin().lock());
-    let mut output = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
+    let mut output = BufWriter::with_capacity(BUFFER_BYTES, Output);
     while let Some(frame) = read_frame(&mut input)? {
         let request = analyzer::decode(&frame).ok_or_else(|| io::Error::other("this is no request"))?;
         let answer = match request {
@@ -41,6 +41,20 @@ fn main() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The standard output, without the buffer of `io::stdout()`: that one writes what follows the last line break of
+/// an answer by itself, and the supervisor wakes twice.
+struct Output;
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(nix::unistd::write(io::stdout(), bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What is read and written at once.
