@@ -75,6 +75,9 @@ const GROUPS = [
     { key: 'warm', name: 'Cloister, one agent', clients: 16, fields: {} },
     { key: 'never', name: 'one agent, programs never seen before', clients: 16, fields: { code: NEVER_SEEN } },
     { key: 'agents', name: 'sixteen agents', clients: 16, fields: { userAgentId: 'agent-SHARE' } },
+    // In the seconds after such a load warm programs are faster than otherwise.
+    { key: 'warm after', name: 'Cloister, warm, in the seconds after that', clients: 1, fields: {} },
+    { key: 'never after', name: 'a program never seen before, in the seconds after that', clients: 1, fields: { code: NEVER_SEEN } },
   ],
   [
     { key: 'process', name: 'a Node process each', clients: 1, peer: 'process' },
@@ -133,6 +136,7 @@ const printGroup = (group, turns) => {
 const printRatios = (turns) => {
   figure("p50 of a warm execution, to isolated-vm's", ratio(turns['warm 1'], turns['isolate 1'], 'p50').toFixed(2));
   figure("p50 of a program never seen before, to a warm one's", ratio(turns['never 1'], turns['warm 1'], 'p50').toFixed(2));
+  figure('the same in the seconds after sixteen agents', ratio(turns['never after 1'], turns['warm after 1'], 'p50').toFixed(2));
   figure('executions of warm programs, to those of programs never seen before, 16 clients', ratio(turns['warm 16'], turns['never 16'], 'perSecond').toFixed(2));
   figure("p50 of a blocking call, less an awaited one's", `${median(turns['blocking 1'].map(({ p50 }, number) => p50 - turns['warm 1'][number].p50)).toFixed(2)} ms`);
   figure("p50 of a fresh guest, to workerd's fresh worker", ratio(turns['fresh 1'], turns['workerd 1'], 'p50').toFixed(2));
