@@ -19,6 +19,7 @@ mod fields;
 mod http;
 mod ids;
 mod pool;
+mod processors;
 mod protocol;
 mod runtime;
 mod store;

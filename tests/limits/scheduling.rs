@@ -70,6 +70,55 @@ fn many_who_compute_at_once_all_step_back() {
 
 #[test]
 fn an_analyzer_is_kept_where_it_is_asked_while_its_guest_has_the_other_processor() {
+    let (supervisor, one, both) = on_two_processors();
+    supervisor.provision();
+    let processors = || {
+        let children = children(supervisor.pid());
+        let analyzer = children.iter().find(|child| child.status("Name") == "analyzer");
+        analyzer.map(|analyzer| analyzer.status("Cpus_allowed_list").to_owned()).unwrap()
+    };
+    assert_eq!(supervisor.result("return 'the first'"), "the first");
+    assert!(both.contains(&processors()), "no guest was there to be told of the program: {}", processors());
+    for round in 0..2 {
+        assert_eq!(supervisor.result(&format!("return await Echo({round})")), round);
+        assert!(one.contains(&processors()), "a guest was told: {}", processors());
+        let examined = format!("return await Echo({round}) + 1");
+        let body = json!({ "environmentName": "test", "userAgentId": "a", "code": examined });
+        assert_eq!(supervisor.post("/api/analyze", &body).status, 200);
+        assert!(both.contains(&processors()), "one that is not to run: {}", processors());
+    }
+}
+
+#[test]
+fn the_records_thread_is_kept_off_the_supervisors_processor_while_programs_run_one_by_one() {
+    let (supervisor, one, both) = on_two_processors();
+    supervisor.provision();
+    let processors = || {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", supervisor.pid())).unwrap();
+        let mut statuses =
+            threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap());
+        let store = statuses.find(|status| status.starts_with("Name:\tstore\n")).unwrap();
+        let list = store.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+        list.trim().to_owned()
+    };
+    assert_eq!(supervisor.result("return await Echo(1)"), 1);
+    assert!(both.contains(&processors()), "none was kept before: {}", processors());
+    for _ in 0..2 {
+        for round in 0..30 {
+            assert_eq!(supervisor.result("return await Echo(1)"), 1, "{round}");
+        }
+        assert!(one.contains(&processors()), "one after the other: {}", processors());
+        wait_for("programs that run at once", || {
+            let _several: Vec<_> = (0..8)
+                .map(|number| supervisor.begin(&format!("of-{number}"), "return await Echo(1)"))
+                .collect();
+            both.contains(&processors()).then_some(())
+        });
+    }
+}
+
+/// A supervisor that has two processors, their numbers, and what the kernel may call both of them.
+fn on_two_processors() -> (Supervisor, [String; 2], [String; 2]) {
     let this_thread = Pid::from_raw(0);
     let anywhere = sched_getaffinity(this_thread).unwrap();
     let all: Vec<usize> = (0..CpuSet::count()).filter(|&at| anywhere.is_set(at).unwrap()).collect();
@@ -81,24 +130,8 @@ fn an_analyzer_is_kept_where_it_is_asked_while_its_guest_has_the_other_processor
     sched_setaffinity(this_thread, &two).unwrap();
     let supervisor = Supervisor::start();
     sched_setaffinity(this_thread, &anywhere).unwrap();
-    supervisor.provision();
-    let processors = || {
-        let children = children(supervisor.pid());
-        let analyzer = children.iter().find(|child| child.status("Name") == "analyzer");
-        analyzer.map(|analyzer| analyzer.status("Cpus_allowed_list").to_owned()).unwrap()
-    };
-    let one = [first.to_string(), second.to_string()];
     let both = [format!("{first}-{second}"), format!("{first},{second}")];
-    assert_eq!(supervisor.result("return 'the first'"), "the first");
-    assert!(both.contains(&processors()), "no guest was there to be told of the program: {}", processors());
-    for round in 0..2 {
-        assert_eq!(supervisor.result(&format!("return await Echo({round})")), round);
-        assert!(one.contains(&processors()), "a guest was told: {}", processors());
-        let examined = format!("return await Echo({round}) + 1");
-        let body = json!({ "environmentName": "test", "userAgentId": "a", "code": examined });
-        assert_eq!(supervisor.post("/api/analyze", &body).status, 200);
-        assert!(both.contains(&processors()), "one that is not to run: {}", processors());
-    }
+    (supervisor, [first.to_string(), second.to_string()], both)
 }
 
 /// A supervisor whose environment has a function that computes for long, and nobody who has stepped back.

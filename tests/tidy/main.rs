@@ -37,7 +37,7 @@ fn relative(path: &Path) -> String {
 /// The modules of the supervisor in the order in which they may use each other: a module uses those
 /// of earlier rows. Only the first row's may use one another.
 const LAYERS: [&[&str]; 11] = [
-    &["ids", "clock", "fields", "config", "runtime", "awake"],
+    &["ids", "clock", "fields", "config", "runtime", "awake", "processors"],
     &["protocol"],
     &["store", "admission", "egress"],
     &["worker"],

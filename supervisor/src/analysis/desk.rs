@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use analyzer::{Answer, FRAME_BYTES_MAX, Request};
 use jail::Kind;
-use nix::sched::sched_getcpu;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::{AnalysisError, WAITING_STEP_BYTES};
 use crate::config::limits;
+use crate::processors::{Place, Placed};
 use crate::protocol::frame::{Connection, FrameError, Postcard};
 use crate::runtime::Tasks;
 use crate::worker::{self, ExitCause, Launch, LaunchError, Launcher, Process};
@@ -120,22 +120,13 @@ struct Clerk {
 struct Analyzer {
     process: Process,
     connection: Connection<Answer, Request, Postcard>,
-    /// The processor that it is kept on.
-    processor: Option<usize>,
+    placed: Placed,
 }
 
 impl Analyzer {
-    /// Keeps it on the processor of this thread, which most likely waits for the answer, or lets it run anywhere. Linux
-    /// likes to wake a process where it ran last, although others run there and this one is idle.
+    /// Keeps it on the processor of this thread, which most likely waits for the answer, or lets it run anywhere.
     fn place(&mut self, here: bool) {
-        let processor = if here { sched_getcpu().ok() } else { None };
-        if processor == self.processor {
-            return;
-        }
-        match self.process.run_on(processor) {
-            Ok(()) => self.processor = processor,
-            Err(error) => tracing::debug!(%error, ?processor, "an analyzer does not run where it should"),
-        }
+        self.placed.run(if here { Place::here() } else { Place::Anywhere });
     }
 
     fn is_usable(&self) -> bool {
@@ -273,6 +264,6 @@ impl Clerk {
         let (process, socket) = self.launcher.launch(launch).await?;
         let connection =
             Connection::new(socket, FRAME_BYTES_MAX, FRAME_BYTES_MAX).map_err(LaunchError::Spawn)?;
-        Ok(Analyzer { process, connection, processor: None })
+        Ok(Analyzer { placed: process.placed(), process, connection })
     }
 }

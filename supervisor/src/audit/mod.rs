@@ -45,6 +45,11 @@ impl Audit {
         Ok(Committed(()))
     }
 
+    /// Whether what writes records is to be kept off the processor of this thread.
+    pub fn keep_apart(&self, wanted: bool) {
+        self.store.keep_apart(wanted);
+    }
+
     /// Brings what has begun to the disk. Called regularly.
     pub fn sync(&self) {
         self.store.sync();

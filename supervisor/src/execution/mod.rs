@@ -168,6 +168,7 @@ impl Executor {
     /// Everything up to the right to run: bounded in number and in time.
     async fn admit(&self, request: &ExecutionRequest) -> Result<(Arc<Program>, Permit), ExecutionRefusal> {
         let place = self.admission.enter(request.agent(), request.priority())?;
+        self.audit.keep_apart(self.pace.idle_processors() == 1);
         let program = match self.analysis.known(request.submission()) {
             Ok(program) => program,
             Err(unseen) => {

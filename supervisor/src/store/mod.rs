@@ -9,12 +9,15 @@ mod rows;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use nix::unistd::gettid;
 use tokio::sync::{mpsc, oneshot};
 
 pub use rows::{BuildRow, EgressAfterRow, EnvironmentRow, ExecutionEndRow, ExecutionStartRow};
 use writer::Writer;
+
+use crate::processors::Apart;
 
 /// Writes that wait for the thread.
 const QUEUE_MAX: usize = 1024;
@@ -63,6 +66,7 @@ type Reply = oneshot::Sender<Result<(), StoreError>>;
 #[derive(Clone)]
 pub struct Store {
     requests: mpsc::Sender<Request>,
+    thread: Arc<Mutex<Apart>>,
 }
 
 /// What the database holds when it is opened.
@@ -78,11 +82,19 @@ impl Store {
         let (connection, begun) = writer::open(path).map_err(failed)?;
         let contents = rows::read_all(&connection).map_err(|error| failed(error.to_string()))?;
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
+        let (started, id) = std::sync::mpsc::sync_channel(1);
+        let write = move || {
+            // Whoever opens the store waits for it.
+            let _ = started.send(gettid());
+            Writer::new(connection, begun).run(queue);
+        };
         std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || Writer::new(connection, begun).run(queue))
+            .spawn(write)
             .map_err(|error| failed(error.to_string()))?;
-        Ok((Store { requests }, contents))
+        let id = id.recv().map_err(|error| failed(error.to_string()))?;
+        let thread = Arc::new(Mutex::new(Apart::new(id)));
+        Ok((Store { requests, thread }, contents))
     }
 
     /// Returns when the change is committed.
@@ -98,6 +110,11 @@ impl Store {
     /// Brings the notes to the disk soon, and removes those that nobody needs. Called regularly; a store that is busy or closed goes without.
     pub fn sync(&self) {
         let _ = self.requests.try_send(Request::Sync);
+    }
+
+    /// Whether its thread is to be kept off the processor of this one.
+    pub fn keep_apart(&self, wanted: bool) {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner).keep(wanted);
     }
 
     /// Ends the thread and closes the database, so that its file is complete without its log.

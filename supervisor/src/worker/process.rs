@@ -10,7 +10,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::watch;
@@ -22,6 +21,7 @@ use super::identity::Leased;
 use super::proc;
 use super::tree::TemporaryFolder;
 use crate::config::limits;
+use crate::processors::Placed;
 use crate::runtime::Tasks;
 
 /// How the process ended, as the kernel told it.
@@ -143,17 +143,9 @@ impl Process {
         counted.unwrap_or(limits::PROCESS_BYTES_ESTIMATE)
     }
 
-    /// Lets it run on one processor alone, or wherever the supervisor may.
-    pub fn run_on(&self, processor: Option<usize>) -> nix::Result<()> {
-        let processors = match processor {
-            Some(processor) => {
-                let mut one = CpuSet::new();
-                one.set(processor)?;
-                one
-            }
-            None => sched_getaffinity(Pid::this())?,
-        };
-        sched_setaffinity(Pid::from_raw(self.meter.pid.cast_signed()), &processors)
+    /// Itself, for whoever says where it runs.
+    pub fn placed(&self) -> Placed {
+        Placed::new(Pid::from_raw(self.meter.pid.cast_signed()))
     }
 
     pub fn reset_peak(&self) {
