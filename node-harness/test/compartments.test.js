@@ -137,19 +137,18 @@ test('nothing is left of a program that has ended', () => {
   assert.ok(old() - before < 200 * 1000, `${old() - before} bytes more`);
 });
 
-test('a program is compiled ahead, and nothing of it runs before it is confirmed', () => {
-  const { globalThis } = compartments.take();
-  compartments.prepare();
-  const source = '(function () { return given + 1 })';
-  let asked = 0;
-  const say = (/** @type {boolean} */ confirmed) => () => {
-    asked += 1;
-    return confirmed;
+test('nothing of a text runs before its gate, and nothing at all if that throws', () => {
+  const fresh = () => {
+    compartments.prepare();
+    return compartments.take();
   };
-  compartments.compile(source, say(true));
-  const program = compartments.take();
-  assert.notEqual(program.globalThis, globalThis);
-  assert.equal(program.evaluate(source)(), 2);
+  let asked = 0;
+  const open = () => void (asked += 1);
+  const closed = () => {
+    asked += 1;
+    throw new Error('closed');
+  };
+  assert.equal(fresh().evaluate('(function () { return given + 1 })', open)(), 2);
   assert.equal(asked, 1);
 
   // What breaks out of its wrapper would run at once.
@@ -160,15 +159,15 @@ test('a program is compiled ahead, and nothing of it runs before it is confirmed
     '(function () {\n}); var given = globalThis.ran = 1; function gate() {} (function () {\n})',
   ];
   for (const breakout of breakouts) {
-    compartments.prepare();
+    const { globalThis, evaluate } = fresh();
     asked = 0;
-    compartments.compile(breakout, say(false));
+    assert.throws(() => evaluate(breakout, closed), /closed/, breakout);
     assert.equal(asked, 1, breakout);
-    assert.ok(!('ran' in compartments.take().globalThis), breakout);
+    assert.ok(!('ran' in globalThis), breakout);
   }
 });
 
-test('what is compiled ahead is what it is otherwise, whatever it is', async () => {
+test('a text behind a gate is what it is otherwise, whatever it is', async () => {
   const cases = [
     '(function () { return [typeof arguments[0], typeof arguments[1], this === undefined] })',
     '(async function () {\nreturn (() => given)()\n})',
@@ -179,23 +178,16 @@ test('what is compiled ahead is what it is otherwise, whatever it is', async () 
     '(function () { import("x") })',
     '(function () { eval("1") })',
   ];
-  /** @param {any} compartment @param {string} source */
-  const outcome = async (compartment, source) => {
+  /** @param {string} source @param {() => void} [gate] */
+  const outcome = async (source, gate) => {
+    compartments.prepare();
     try {
-      return [await compartment.evaluate(source)()];
+      return [await compartments.take().evaluate(source, gate)()];
     } catch (error) {
       return `${error}`;
     }
   };
   for (const source of cases) {
-    compartments.prepare();
-    const expected = await outcome(compartments.take(), source);
-    compartments.prepare();
-    compartments.compile(source, () => true);
-    assert.deepEqual(await outcome(compartments.take(), source), expected, source);
-    // Another program than the one that was compiled.
-    compartments.prepare();
-    compartments.compile('(function () { return "another" })', () => true);
-    assert.deepEqual(await outcome(compartments.take(), source), expected, source);
+    assert.deepEqual(await outcome(source, () => {}), await outcome(source), source);
   }
 });

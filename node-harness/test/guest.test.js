@@ -27,9 +27,10 @@ const [{ execute }] = JSON.parse(
  *
  * @param {string} body
  * @param {(call: { name: string, params: any }) => unknown} [answer]
+ * @param {(execution: ReturnType<typeof makeExecution>) => unknown} [start]
  * @returns {Promise<any[]>}
  */
-const run = (body, answer = () => null) =>
+const run = (body, answer = () => null, start = (execution) => execution.start()) =>
   new Promise((resolve) => {
     /** @type {any[]} */
     const messages = [];
@@ -58,7 +59,7 @@ const run = (body, answer = () => null) =>
       }
       setImmediate(turn);
     };
-    execution.start();
+    start(execution);
     setImmediate(turn);
   });
 
@@ -114,6 +115,36 @@ test('a thrown value of any kind is described', async () => {
     const [frame] = await run(body);
     assert.equal(frame.threw.error.message, message, body);
   }
+});
+
+test('what is announced starts when it is confirmed', async () => {
+  let asked = 0;
+  const body = 'ran = [typeof ran, input.day, region]; console.log(ran); return [ran, await GetRates({})]; var ran';
+  const frames = await run(body, () => 1, (execution) => {
+    const isStarted = execution.startIf(() => {
+      asked += 1;
+      return true;
+    });
+    assert.ok(isStarted && !execution.hasEnded());
+  });
+  assert.equal(asked, 1);
+  assert.deepEqual(frames, await run(body, () => 1));
+  assert.deepEqual(frames.at(-2).completed.value, [['undefined', '2026-11-21', ['eu']], 1]);
+});
+
+test('what is announced and not confirmed is over, says nothing and leaves nothing', async () => {
+  const bodies = ['ran = 1', '}); globalThis.ran = 1; console.log("ran"); GetRates({}); (function () {'];
+  for (const body of bodies) {
+    const frames = await run(body, () => null, (execution) => assert.ok(!execution.startIf(() => false)));
+    assert.deepEqual(frames.map((frame) => Object.keys(frame)[0]), ['idle'], body);
+    const [next] = await run('return typeof ran');
+    assert.equal(next.completed.value, 'undefined', body);
+  }
+});
+
+test('nobody is asked of a text that is no program', async () => {
+  const frames = await run('return ]', () => null, (execution) => assert.ok(!execution.startIf(() => assert.fail('asked'))));
+  assert.deepEqual(frames.map((frame) => Object.keys(frame)[0]), ['idle']);
 });
 
 test('a program that has ended makes no timer and no call', async () => {

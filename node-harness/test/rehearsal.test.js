@@ -25,10 +25,13 @@ test('a rehearsal goes through what guests read and write with, gives it nothing
   let announced = 0;
   while (!rehearsal.isOver()) {
     const message = next();
-    const { execute } = message.announce ? next() : message;
+    const { executionId } = message.announce ?? message.execute;
     programs += 1;
-    announced += Number(message.announce?.source === execute.source);
-    rehearsal.write(frameOf(JSON.stringify({ idle: { executionId: execute.executionId } })));
+    if (message.announce) {
+      announced += 1;
+      assert.deepEqual(next(), { confirm: { executionId } });
+    }
+    rehearsal.write(frameOf(JSON.stringify({ idle: { executionId } })));
   }
   assert.ok(0 < announced && announced < programs, `${announced} of ${programs}`);
   assert.deepEqual(real, { written: programs, read: programs + announced });

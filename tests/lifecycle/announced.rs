@@ -5,38 +5,47 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::kept::of_kind;
-use crate::support::Supervisor;
+use crate::support::{Supervisor, wait_for};
 
 #[test]
 fn a_guest_hears_beforehand_what_its_own_agent_asks_for_and_nothing_of_others() {
     let supervisor = Supervisor::with_owned_guests();
     supervisor.provision();
-    // Of all that the guest was sent before the program, the sources that it was announced.
-    let heard = |agent: &str, code: &str| -> Vec<String> {
-        let received = supervisor.execute_for(agent, code)["result"].clone();
-        let sources = received.as_array().unwrap().iter().map(|message| &message["announce"]["source"]);
-        sources.map(|source| source.as_str().unwrap().to_owned()).collect()
+    // Of all that the guest was sent before the program ran, the sources that it was announced, and whether the last
+    // of them was confirmed.
+    let heard = |agent: &str, code: &str| -> (Vec<String>, bool) {
+        let execution = supervisor.execute_for(agent, code);
+        let received = execution["result"].as_array().unwrap();
+        let sources = received.iter().filter_map(|message| message["announce"]["source"].as_str());
+        let confirmed = received.last().is_some_and(|last| last["confirm"]["executionId"] == execution["id"]);
+        (sources.map(str::to_owned).collect(), confirmed)
     };
+    let nothing = (Vec::new(), false);
     let program = |number: u32| format!("return received.splice(0) // {number}");
     let expect_itself = |agent: &str, number: u32| {
-        let sources = heard(agent, &program(number));
+        let (sources, confirmed) = heard(agent, &program(number));
         assert!(matches!(sources.as_slice(), [source] if source.contains(&program(number))), "{sources:?}");
+        assert!(confirmed, "{sources:?}");
     };
     for agent in ["one", "other"] {
-        assert!(heard(agent, &program(0)).is_empty(), "{agent} has no guest yet");
+        assert_eq!(heard(agent, &program(0)), nothing, "{agent} has no guest yet");
     }
     expect_itself("one", 1);
-    assert!(heard("one", &program(1)).is_empty(), "what it becomes is known");
-    assert!(heard("other", &program(1)).is_empty(), "known as well, and the first one's is the first one's");
+    assert_eq!(heard("one", &program(1)), nothing, "what it becomes is known");
+    assert_eq!(heard("other", &program(1)), nothing, "known as well, and the first one's is the first one's");
     let long = format!("{} {}", program(2), "x".repeat(8 * 1024));
-    assert!(heard("one", &long).is_empty());
+    assert_eq!(heard("one", &long), nothing);
     expect_itself("other", 2);
+    // It was taken for JavaScript.
+    let (sources, confirmed) = heard("other", "const none: number = 0; return received.splice(none)");
+    assert!(sources.len() == 1 && !confirmed, "{sources:?}");
     // What was refused was announced too, and then nothing more before an execution.
     for number in [3, 4] {
         assert_eq!(refusal(&supervisor, "one", &format!("return ] // {number}")), "code_syntax_error");
     }
-    let sources = heard("one", &program(5));
+    let (sources, confirmed) = heard("one", &program(5));
     assert!(matches!(sources.as_slice(), [source] if source.contains("return ] // 3")), "{sources:?}");
+    assert!(!confirmed);
     expect_itself("one", 6);
 }
 
@@ -73,20 +82,53 @@ fn what_is_refused_has_not_run_although_its_guest_had_it() {
 }
 
 #[test]
+fn what_is_refused_was_not_interrupted_when_the_supervisor_is_killed() {
+    let mut supervisor = Supervisor::start();
+    supervisor.provision();
+    assert_eq!(supervisor.result("return await Echo(1)"), 1);
+    // While one is under way, what has begun stands in its file.
+    let _waiting = supervisor.begin("waiting", "await Wait({ ms: 60000 })");
+    let begun = || {
+        let files = std::fs::read_dir(supervisor.data().join("begun")).unwrap();
+        files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect::<String>()
+    };
+    wait_for("the waiting one's beginning", || begun().contains("Wait").then_some(()));
+    // Nothing begins before it was read where no processor is idle, as while others begin.
+    wait_for("one that began and was withdrawn", || {
+        assert_eq!(refusal(&supervisor, "agent", "return ]"), "code_syntax_error");
+        assert_eq!(supervisor.result("return await Echo(2)"), 2);
+        let begun = begun();
+        (begun.contains("return ]") && begun.contains("withdrawn")).then_some(())
+    });
+    supervisor.signal(Signal::SIGKILL);
+    supervisor.wait();
+    supervisor.start_again();
+    let records = supervisor.records();
+    let interrupted: Vec<_> = records.iter().filter(|record| record["status"] == "interrupted").collect();
+    assert!(matches!(interrupted.as_slice(), [one] if one["agent"] == "waiting"), "{interrupted:?}");
+}
+
+#[test]
 fn a_program_that_was_announced_ends_as_one_that_was_not() {
     let supervisor = Supervisor::start();
     supervisor.provision();
     for code in [
+        "return [input, region, __env, __agentId.length > 0, typeof Echo, typeof globalThis.Wait]",
         "function deep() {\n  return unknownThing.x;\n}\nreturn deep() || typeof unknownThing",
         "async function main() {\n  const a = await Echo({ b: 1 });\n  throw new TypeError(`on ${JSON.stringify(a)}`);\n}",
         "return Missing()",
         "return [typeof arguments, arguments.length, this === undefined]",
         "const x: number = 1;\nreturn x",
         "return (0, eval)('1 + 1')",
+        // V8 alone finds that it is no program.
+        "return /(?<a>.)(?<a>.)/.test('')",
         "await Echo(1);\nnull.x\nreturn 1",
     ] {
         let of = |agent: &str| {
-            let execution = supervisor.execute_for(agent, code);
+            let mut body = json!({ "environmentName": "test", "userAgentId": agent, "code": code });
+            body["input"] = json!({ "day": 1 });
+            body["context"] = json!({ "region": ["eu"] });
+            let execution = supervisor.post("/api/execute", &body).body;
             ["status", "result", "errorDetails", "warnings"].map(|field| execution[field].clone())
         };
         assert_eq!(supervisor.execute_for("one", "return 0 // a guest")["result"], 0);

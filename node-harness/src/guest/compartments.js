@@ -102,43 +102,18 @@ export const makeCompartments = (Compartment, globals) => {
   const make = () => {
     const globalThis = new Global();
     globalThis.globalThis = globalThis;
-    /** @param {string} source @param {() => void} [gate] */
+    /**
+     * A gate is called when the whole text is compiled, and before anything of it runs. It may wait; if it throws,
+     * nothing does.
+     *
+     * @param {string} source @param {() => void} [gate] @returns {any}
+     */
     const evaluate = (source, gate) => evaluateIn(globalThis, rejectSomeDirectEvalExpressions(source), gate);
-    /** @type {{ source: string, value: unknown } | undefined} */
-    let compiled;
-    return Object.freeze({
-      globalThis,
-      /** @param {string} source @param {() => boolean} isConfirmed */
-      compile: (source, isConfirmed) => {
-        const gate = () => {
-          if (!isConfirmed()) {
-            throw new Error('another program came');
-          }
-        };
-        try {
-          compiled = { source, value: evaluate(source, gate) };
-        } catch {
-          // A text that is no program is told of when it is to run, if it ever is.
-          compiled = undefined;
-        }
-      },
-      /** @param {string} source @returns {any} */
-      evaluate: (source) => (compiled?.source === source ? compiled.value : evaluate(source)),
-    });
+    return Object.freeze({ globalThis, evaluate });
   };
   /** @type {ReturnType<typeof make> | undefined} */
   let next = make();
   return Object.freeze({
-    /**
-     * Compiles a source that wraps a program in a function, for whoever takes the next compartment. `isConfirmed` is
-     * asked in the midst of that, and may wait: whether this is what will run.
-     *
-     * @param {string} source @param {() => boolean} isConfirmed
-     */
-    compile: (source, isConfirmed) => {
-      next ??= make();
-      next.compile(source, isConfirmed);
-    },
     /** A compartment that no program ran in, for the program that runs now; an earlier one has ended. */
     take: () => {
       const taken = next ?? make();

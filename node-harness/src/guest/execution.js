@@ -34,7 +34,7 @@ const give = (globalThis, name, value) => {
  *   printing: ReturnType<typeof import('./console.js').makeConsole>,
  *   timers: ReturnType<typeof import('./timers.js').makeTimers>,
  * }} powers  they serve one execution after another
- * @param {{ globalThis: Record<string, unknown>, evaluate: (source: string) => any }} compartment  a fresh one
+ * @param {{ globalThis: Record<string, unknown>, evaluate: (source: string, gate?: () => void) => any }} compartment  a fresh one
  * @param {import('../shared/protocol.js').Execute} request
  */
 export const makeExecution = ({ channel, endowments, printing, timers }, compartment, request) => {
@@ -47,13 +47,17 @@ export const makeExecution = ({ channel, endowments, printing, timers }, compart
   /** @param {string} kind @param {string} [fields] */
   const send = (kind, fields) => channel.send(message(kind, fields));
 
+  const end = () => {
+    ended = true;
+    timers.end();
+    endowments.end();
+    printing.end();
+  };
+
   /** @param {string} kind @param {string} fields */
   const settle = (kind, fields) => {
     if (!ended) {
-      ended = true;
-      timers.end();
-      endowments.end();
-      printing.end();
+      end();
       send(kind, fields);
     }
   };
@@ -74,7 +78,8 @@ export const makeExecution = ({ channel, endowments, printing, timers }, compart
   /** @param {string} call @param {number} callId */
   const ask = (call, callId) => channel.ask(message('call', call), (answer) => isAnswer(answer, callId));
 
-  const run = async () => {
+  /** @param {() => void} [gate] */
+  const run = async (gate) => {
     endowments.begin({ send: (call) => send('call', call), ask }, budgets);
     printing.begin(sendLog, budgets);
     timers.begin(fail);
@@ -85,13 +90,33 @@ export const makeExecution = ({ channel, endowments, printing, timers }, compart
     for (const name of Object.keys(context)) {
       give(compartment.globalThis, name, context[name]);
     }
-    const program = compartment.evaluate(named(source));
+    const program = compartment.evaluate(named(source), gate);
     const value = await (entry === 'call' ? alone.then(() => program()) : program);
     settle('completed', `"resultType":"${typeOf(value)}","value":${toJson(value, 'result', budgets.resultBytesMax)}`);
   };
 
   return {
     start: () => void run().catch(fail),
+    /**
+     * Gets everything ready, and starts if it is confirmed, for which it waits. Otherwise nothing of the program has
+     * run, and it is over.
+     *
+     * @param {() => boolean} isConfirmed
+     */
+    startIf: (isConfirmed) => {
+      let confirmed = false;
+      const gate = () => {
+        confirmed = isConfirmed();
+        if (!confirmed) {
+          throw new Error('another program came');
+        }
+      };
+      run(gate).catch((error) => void (confirmed && fail(error)));
+      if (!confirmed) {
+        end();
+      }
+      return confirmed;
+    },
     /** What the supervisor says to this execution. @param {any} message */
     receive: ({ return: returned, throw: threw, wake }) => {
       if (returned?.executionId === executionId) {

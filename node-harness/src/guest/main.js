@@ -10,7 +10,7 @@ import { makeChannel } from './channel.js';
 import { makeCompartments } from './compartments.js';
 import { makeConsole } from './console.js';
 import { makeEndowments } from './endowments.js';
-import { makeStacks, named } from './errors.js';
+import { makeStacks } from './errors.js';
 import { makeExecution } from './execution.js';
 import { makeSharedGlobals } from './globals.js';
 import { leaveNoGarbage, makeRehearsal } from './rehearsal.js';
@@ -52,31 +52,46 @@ export const start = (library) => {
     compartments.prepare();
   };
 
-  /** The next message but announcements: what is announced is compiled, and waits at its gate for the program that comes. */
-  const nextMessage = () => {
-    let message = channel.next();
-    while ('announce' in message) {
-      const { source } = message.announce;
-      message = undefined;
-      compartments.compile(named(source), () => {
-        message = channel.next();
-        const { execute } = message;
-        return execute?.entry === 'call' && execute.source === source;
-      });
-      message ??= channel.next();
+  /** @param {import('../shared/protocol.js').Execute} execute */
+  const make = (execute) => {
+    stacks.follow(execute);
+    return makeExecution({ channel, endowments, printing, timers }, compartments.take(), execute);
+  };
+
+  /**
+   * Gets an execution ready that may come, and starts it if that is what the next message says. Gives the next message
+   * otherwise.
+   *
+   * @param {import('../shared/protocol.js').Execute} announced
+   */
+  const startAnnounced = (announced) => {
+    const isThis = (/** @type {any} */ message) => message.confirm?.executionId === announced.executionId;
+    let message;
+    const execution = make(announced);
+    const isStarted = execution.startIf(() => {
+      message = channel.next();
+      return isThis(message);
+    });
+    if (isStarted) {
+      current = execution;
+      return undefined;
     }
-    return message;
+    message ??= channel.next();
+    // A text that is no program is told of when it is to run.
+    return isThis(message) ? { execute: announced } : message;
   };
 
   /** Waits for a message and does what it says. */
   const receive = () => {
     current?.waitForTimers();
-    const message = nextMessage();
-    if ('execute' in message) {
-      stacks.follow(message.execute);
-      current = makeExecution({ channel, endowments, printing, timers }, compartments.take(), message.execute);
+    let message = channel.next();
+    while (message?.announce) {
+      message = startAnnounced(message.announce);
+    }
+    if (message?.execute) {
+      current = make(message.execute);
       current.start();
-    } else {
+    } else if (message) {
       current?.receive(message);
     }
   };

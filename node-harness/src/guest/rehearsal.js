@@ -53,9 +53,11 @@ export const makeRehearsal = (real) => {
     const execute = { executionId: `${played}`, source, entry: /** @type {const} */ ('call'), linesBefore: 1, shifts: [], functions: ['Play'], input: null, context, budgets: BUDGETS };
     // Some come unannounced.
     if (played % 2 === 0) {
-      tell({ announce: { source } });
+      tell({ announce: execute });
+      tell({ confirm: { executionId: execute.executionId } });
+    } else {
+      tell({ execute });
     }
-    tell({ execute });
   };
 
   return Object.freeze({

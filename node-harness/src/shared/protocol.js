@@ -12,7 +12,8 @@
  *
  * @typedef {{ executionId: string, source: string, entry: 'call' | 'script', linesBefore: number, shifts: Shift[], functions: string[], input: unknown, context: Record<string, unknown>, budgets: Budgets }} Execute
  *
- * @typedef {{ announce: { source: string } }
+ * @typedef {{ announce: Execute }
+ *   | { confirm: { executionId: string } }
  *   | { execute: Execute }
  *   | { return: { executionId: string, callId: number, value: unknown } }
  *   | { throw: { executionId: string, callId: number, error: ErrorDetails } }

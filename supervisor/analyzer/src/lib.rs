@@ -15,7 +15,7 @@ use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use globals::GLOBALS;
-pub use wrapper::{calling, likely, wrapped};
+pub use wrapper::{LINES_BEFORE_CALL, Likely, WAYS_TO_NAMES, calling, likely, wrapped};
 
 /// The largest request and the largest answer, in bytes.
 pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;

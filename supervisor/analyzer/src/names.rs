@@ -1,7 +1,7 @@
 //! The names that a program uses and that stand for nothing: neither declared by it, nor a global of the guest,
 //! nor a function of the environment.
 
-use analyzer::{GLOBALS, Submission, UnknownName};
+use analyzer::{GLOBALS, Submission, UnknownName, WAYS_TO_NAMES};
 use oxc_ast::AstKind;
 use oxc_ast::ast::Ident;
 use oxc_semantic::{AstNodes, NodeId, Reference, Semantic};
@@ -17,9 +17,6 @@ pub fn used(semantic: &Semantic<'_>, submission: &Submission) -> Vec<String> {
     let is_used = |name: &&str| unresolved.iter().any(|(used, _)| used.as_str() == *name);
     submission.known().filter(is_used).map(str::to_owned).collect()
 }
-
-/// What leads to names that a program does not mention; so does `this` outside of functions.
-const WAYS_TO_NAMES: [&str; 3] = ["globalThis", "eval", "Function"];
 
 /// The functions that a program can use. A name counts as mentioned whatever it stands for: a parameter's default is
 /// outside of what the body declares, and this is no place to decide such things.

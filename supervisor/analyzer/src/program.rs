@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use analyzer::{Answer, Entry, EntryKind, Language, Program, Submission, Violation};
+use analyzer::{Answer, Entry, EntryKind, LINES_BEFORE_CALL, Language, Program, Submission, Violation};
 use oxc_allocator::Allocator;
 use oxc_ast::AstKind;
 use oxc_ast::ast::{ExportDefaultDeclarationKind, ModuleDeclaration, Program as Tree};
@@ -20,9 +20,6 @@ use crate::entry::{Start, declares_function};
 use crate::size::Size;
 use crate::source::{VIOLATIONS_MAX, refuse, syntax_errors, violation};
 use crate::{calls, forms, names, tokens, types};
-
-/// A call is wrapped in one function whose head stands on a line of its own.
-const LINES_BEFORE_CALL: u32 = 1;
 
 /// The name of a default export that has none. A program that uses it itself is refused as a duplicate.
 const DEFAULT_EXPORT: &str = "__defaultExport";
@@ -441,15 +438,26 @@ mod tests {
             plain("const a = [1, 2];\nreturn a.map((n) => n * 2)"),
             with_input("function execute(input) { return input.a }"),
             with_input("return input.a"),
+            plain("return globalThis.GetRates"),
+            plain("return this"),
+            plain("const MyGetRates = 1; return MyGetRates + $GetRates; function $GetRates() {}"),
             named("second", "function second() { return 2 }\nfunction main() { return 1 }"),
         ];
         for submission in right {
-            let source = program(&submission).source;
-            assert_eq!(analyzer::likely(&submission), Some(source), "{}", submission.source);
+            let likely = analyzer::likely(&submission).unwrap();
+            assert!(likely.is(&program(&submission)), "{} is not {}", submission.source, likely.source);
+        }
+        let wrong = [
+            "const rates = 1; /* GetRates */ return rates",
+            "const x: number = 1; return x",
+            "(() => 1)() // return 1",
+        ];
+        for text in wrong {
+            assert!(!analyzer::likely(&plain(text)).unwrap().is(&program(&plain(text))), "{text}");
         }
         let none = ["1 + 1", "GetRates().then((rates) => rates.length)", "export default () => { return 1 }"];
         for text in none {
-            assert_eq!(analyzer::likely(&submission(text)), None, "{text}");
+            assert!(analyzer::likely(&submission(text)).is_none(), "{text}");
         }
     }
 }

@@ -1,6 +1,12 @@
 //! The function that a program is put into, and what can be said of it before the program was read.
 
-use crate::{Language, Submission};
+use crate::{Entry, Language, Program, Submission};
+
+/// The head of a wrapped program.
+pub const LINES_BEFORE_CALL: u32 = 1;
+
+/// What leads to names that a program does not mention; so does `this` outside of functions.
+pub const WAYS_TO_NAMES: [&str; 3] = ["globalThis", "eval", "Function"];
 
 /// A program as a function, its head on a line of its own. `ending` follows the program; an asynchronous function is
 /// more to compile and to run.
@@ -16,9 +22,41 @@ pub fn calling(name: &str, has_input: bool) -> String {
     ["return ", name, "(", given, ");\n"].concat()
 }
 
+/// What a program most likely is to a guest.
+pub struct Likely {
+    pub source: String,
+    pub functions: Vec<String>,
+}
+
+impl Likely {
+    pub fn is(&self, program: &Program) -> bool {
+        let Program { source, entry, lines_before, shifts, functions, .. } = program;
+        (entry, *lines_before) == (&Entry::Call, LINES_BEFORE_CALL)
+            && shifts.is_empty()
+            && *source == self.source
+            && *functions == self.functions
+    }
+}
+
 /// What most programs of this look become. It is a guess from words alone: nothing is read, and nothing may depend
 /// on it but time.
-pub fn likely(submission: &Submission) -> Option<String> {
+pub fn likely(submission: &Submission) -> Option<Likely> {
+    let Submission { source, functions, .. } = submission;
+    let is_mentioned = |name: &str| is_word_of(name, source);
+    let all = is_mentioned("this") || WAYS_TO_NAMES.iter().any(|way| is_mentioned(way));
+    let functions = functions.iter().filter(|name| all || is_mentioned(name)).cloned().collect();
+    likely_source(submission).map(|source| Likely { source, functions })
+}
+
+fn is_word_of(word: &str, text: &str) -> bool {
+    let is_part = |character: char| character.is_alphanumeric() || "_$".contains(character);
+    text.match_indices(word).any(|(at, _)| {
+        let (before, after) = (text[..at].chars().next_back(), text[at + word.len()..].chars().next());
+        !before.is_some_and(is_part) && !after.is_some_and(is_part)
+    })
+}
+
+fn likely_source(submission: &Submission) -> Option<String> {
     let Submission { source, language, entry, has_input, .. } = submission;
     let has = |words: &[&str]| words.iter().any(|word| source.contains(word));
     if *language == Some(Language::TypeScript) || has(&["export ", "```", "~~~"]) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::clock::now_ms;
 use crate::egress::EgressEvent;
 use crate::ids::ExecutionId;
+pub use crate::store::Withdrawal;
 use crate::store::{EgressAfterRow, ExecutionEndRow, ExecutionStartRow, Pending, Store, StoreError, Write};
 
 /// Writes records.
@@ -37,6 +38,12 @@ impl Audit {
     /// Queues the beginning of a record; the program may be started meanwhile.
     pub async fn begin(&self, start: StartRow) -> Result<Beginning, StoreError> {
         self.store.begin(start).await.map(Beginning)
+    }
+
+    /// The same for an execution that may not be. Nothing, when there is no room for that.
+    pub fn begin_provisionally(&self, start: StartRow) -> Option<(Beginning, Withdrawal)> {
+        let (pending, withdrawal) = self.store.begin_provisionally(start)?;
+        Some((Beginning(pending), withdrawal))
     }
 
     /// Completes a record.

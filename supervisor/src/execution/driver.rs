@@ -20,6 +20,7 @@ use super::ending::{Stop, settle};
 use super::ledger::{EffectState, Ledger};
 use super::outcome::{End, LogEntry, Outcome, Status};
 use super::request::ExecutionRequest;
+use super::told;
 use super::watch::Watch;
 use super::{GuestLeft, HostLeft, error_details};
 use crate::admission::Turn;
@@ -30,12 +31,14 @@ use crate::config::limits;
 use crate::ids::ExecutionId;
 use crate::pool::Lease;
 use crate::protocol::frame::FrameError;
-use crate::protocol::{Budgets, ErrorDetails, FromGuest, FromHost, LogLevel, ToGuest, ToHost, nesting};
+use crate::protocol::{ErrorDetails, FromGuest, FromHost, LogLevel, ToGuest, ToHost, nesting};
 use crate::worker::{BoundHost, ExitCause, Guest, exit_of};
 
 /// What an execution has when its program starts.
 pub struct Start<'a> {
     pub record: Beginning,
+    /// Whether it was announced as what it is.
+    pub announced: bool,
     pub turn: &'a Turn,
     pub awake: &'a Awake,
 }
@@ -64,6 +67,7 @@ pub async fn drive(
         id: id.to_string(),
         request,
         beginning: Some(start.record),
+        announced: start.announced,
         turn: start.turn,
         awake: start.awake,
         patience: None,
@@ -107,6 +111,7 @@ struct Run<'a> {
     request: &'a ExecutionRequest,
     /// Until it is written, no call is forwarded.
     beginning: Option<Beginning>,
+    announced: bool,
     turn: &'a Turn,
     awake: &'a Awake,
     /// When a call that is not answered gives the turn up.
@@ -129,9 +134,12 @@ const UNHEARD_CPU_MAX: Duration = Duration::from_millis(20);
 
 impl Run<'_> {
     async fn until_end(&mut self, program: &analyzer::Program) -> Stop {
-        let execute = self.execute_message(program);
+        let start = match self.announced && self.guest.expects(&self.id) {
+            true => ToGuest::Confirm { execution_id: self.id.clone() },
+            false => ToGuest::Execute(told::execution(&self.id, self.request, program)),
+        };
         self.alarm = None;
-        if let Err(stop) = self.tell_guest(&execute) {
+        if let Err(stop) = self.tell_guest(&start) {
             return stop;
         }
         loop {
@@ -187,28 +195,6 @@ impl Run<'_> {
         self.watch.follow(&guest);
         self.guest = guest;
         Some(self.until_end(program).await)
-    }
-
-    fn execute_message(&self, program: &analyzer::Program) -> ToGuest {
-        let environment = self.request.environment();
-        ToGuest::Execute {
-            execution_id: self.id.clone(),
-            source: program.source.clone(),
-            entry: program.entry,
-            lines_before: program.lines_before,
-            shifts: program.shifts.clone(),
-            functions: program.functions.clone(),
-            input: self.request.input().to_owned(),
-            context: self.request.given(),
-            budgets: Budgets {
-                api_calls_max: environment.definition.api_calls_max(),
-                api_calls_concurrent_max: environment.definition.api_calls_concurrent_max(),
-                params_bytes_max: limits::PARAMS_BYTES_MAX,
-                result_bytes_max: limits::RESULT_BYTES_MAX,
-                log_entries_max: limits::LOG_ENTRIES_MAX,
-                log_chars_max: limits::LOG_CHARS_MAX,
-            },
-        }
     }
 
     async fn on_guest(&mut self, message: FromGuest) -> Result<(), Stop> {

@@ -15,13 +15,14 @@ mod ledger;
 mod outcome;
 mod record;
 mod request;
+mod told;
 mod unknown;
 mod watch;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use analyzer::{EntryKind, Language, Program, Submission};
+use analyzer::{EntryKind, Language, Likely, Program, Submission};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +35,7 @@ use watch::Computing;
 
 use crate::admission::{Admission, Overloaded, Pace, Permit, Turn};
 use crate::analysis::{Analysis, AnalysisError};
-use crate::audit::{Audit, StartRow};
+use crate::audit::{Audit, Beginning, StartRow, Withdrawal};
 use crate::awake::Awake;
 use crate::clock::now_ms;
 use crate::config::limits;
@@ -64,6 +65,16 @@ pub enum ExecutionRefusal {
     ShuttingDown,
     #[error("the caller went away before the program started")]
     Cancelled,
+}
+
+/// An execution whose record is about to begin. It is withdrawn, if it may be and does not come to be.
+struct Begun {
+    id: ExecutionId,
+    start: StartRow,
+    record: Beginning,
+    withdrawal: Option<Withdrawal>,
+    /// What its guest was told that it is.
+    announced: Option<Likely>,
 }
 
 /// A program that has ended, and what may be left of its processes.
@@ -133,13 +144,13 @@ impl Executor {
             return Err(ExecutionRefusal::ShuttingDown);
         }
         self.awake.for_a_moment();
-        let (program, permit) = tokio::select! {
+        let (program, permit, begun) = tokio::select! {
             admitted = self.admit(&request) => admitted?,
             () = cancel.cancelled() => return Err(ExecutionRefusal::Cancelled),
         };
         let turn = self.pace.turn().await;
         // It is large, and would be moved on its way.
-        let run = Box::pin(self.run(&request, &program, cancel, &turn));
+        let run = Box::pin(self.run(&request, &program, begun, cancel, &turn));
         let ran = turn.during(run).await?;
         let Ran { id, start, started, outcome, guest_left, host_left } = ran;
         let (environment, agent) = (Arc::clone(request.environment()), request.agent().clone());
@@ -166,26 +177,43 @@ impl Executor {
     }
 
     /// Everything up to the right to run: bounded in number and in time.
-    async fn admit(&self, request: &ExecutionRequest) -> Result<(Arc<Program>, Permit), ExecutionRefusal> {
+    async fn admit(
+        &self,
+        request: &ExecutionRequest,
+    ) -> Result<(Arc<Program>, Permit, Option<Begun>), ExecutionRefusal> {
         let place = self.admission.enter(request.agent(), request.priority())?;
         self.audit.keep_apart(self.pace.idle_processors() == 1);
-        let program = match self.analysis.known(request.submission()) {
-            Ok(program) => program,
+        let (program, begun) = match self.analysis.known(request.submission()) {
+            Ok(program) => (program, None),
             Err(unseen) => {
                 let idle = self.pace.idle_processors();
-                let announced = idle > 0 && self.announce(request, &unseen.submission);
+                let likely = if idle > 0 { likely(request, &unseen.submission) } else { None };
+                let begun = likely.and_then(|likely| self.announce(request, likely));
+                let announced = begun.as_ref().is_some_and(|begun| begun.announced.is_some());
                 // Where one processor alone is idle, the guest has it.
-                self.analysis.analyze(unseen, announced && idle == 1).await?
+                (self.analysis.analyze(unseen, announced && idle == 1).await?, begun)
             }
         };
-        Ok((program, self.admission.admit(place).await?))
+        Ok((program, self.admission.admit(place).await?, begun))
     }
 
-    /// Lets the agent's guest compile what the program will most likely be, while the analyzer reads it.
-    fn announce(&self, request: &ExecutionRequest, submission: &Submission) -> bool {
-        let likely =
-            analyzer::likely(submission).filter(|source| source.len() <= limits::ANNOUNCED_BYTES_MAX);
-        likely.is_some_and(|source| self.pool.announce(request.environment(), request.agent(), source))
+    /// Begins what will most likely be, and lets the agent's guest get it ready, while the analyzer reads it. The
+    /// record first: what writes it may wait behind a guest that compiles, and is done sooner.
+    fn announce(&self, request: &ExecutionRequest, likely: Likely) -> Option<Begun> {
+        let id = ExecutionId::new();
+        let start = record::beginning(&self.audit, &id, request, now_ms());
+        let (record, withdrawal) = self.audit.begin_provisionally(Arc::clone(&start))?;
+        let execution = told::likely(&id, request, &likely);
+        let is_told = self.pool.announce(request.environment(), request.agent(), execution);
+        let announced = is_told.then_some(likely);
+        Some(Begun { id, start, record, withdrawal: Some(withdrawal), announced })
+    }
+
+    async fn begin(&self, request: &ExecutionRequest, started_at: i64) -> Result<Begun, ExecutionRefusal> {
+        let id = ExecutionId::new();
+        let start = record::beginning(&self.audit, &id, request, started_at);
+        let record = self.audit.begin(Arc::clone(&start)).await.map_err(ExecutionRefusal::Audit)?;
+        Ok(Begun { id, start, record, withdrawal: None, announced: None })
     }
 
     /// From the lease to the end of the program.
@@ -193,6 +221,7 @@ impl Executor {
         &self,
         request: &ExecutionRequest,
         program: &Program,
+        begun: Option<Begun>,
         cancel: CancellationToken,
         turn: &Turn,
     ) -> Result<Ran, ExecutionRefusal> {
@@ -209,9 +238,14 @@ impl Executor {
                 () = cancel.cancelled() => return Err(ExecutionRefusal::Cancelled),
             },
         };
-        let id = ExecutionId::new();
-        let start = record::beginning(&self.audit, &id, request, started_at);
-        let begun = self.audit.begin(Arc::clone(&start)).await.map_err(ExecutionRefusal::Audit)?;
+        let begun = match begun {
+            Some(begun) => begun,
+            None => self.begin(request, started_at).await?,
+        };
+        let Begun { id, start, record, withdrawal, announced } = begun;
+        if let Some(withdrawal) = withdrawal {
+            withdrawal.call_off();
+        }
         let mut lease = match lease {
             Ok(lease) => lease,
             Err(outcome) => {
@@ -222,7 +256,8 @@ impl Executor {
             self.record_egress_after(earlier, events);
         }
         let replacement = async { self.pool.guest(environment, request.agent()).await.ok() };
-        let with = Start { record: begun, turn, awake: &self.awake };
+        let announced = announced.is_some_and(|likely| likely.is(program));
+        let with = Start { record, announced, turn, awake: &self.awake };
         let driven = driver::drive(&id, request, program, with, lease, cancel, replacement).await;
         let Driven { outcome, guest_left, host_left } = driven;
         Ok(Ran { id, start, started, outcome, guest_left, host_left })
@@ -332,6 +367,13 @@ impl HostLeft {
         self.host.executions += 1;
         self.host
     }
+}
+
+/// What the program will most likely be, if it is short enough to be announced.
+fn likely(request: &ExecutionRequest, submission: &Submission) -> Option<Likely> {
+    let is_short = submission.source.len() <= limits::ANNOUNCED_BYTES_MAX
+        && request.given_bytes() <= limits::ANNOUNCED_GIVEN_BYTES_MAX;
+    is_short.then(|| analyzer::likely(submission)).flatten()
 }
 
 /// An error that the supervisor itself reports.

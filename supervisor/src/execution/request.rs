@@ -169,6 +169,12 @@ impl ExecutionRequest {
         self.context.clone().into_iter().chain(texts).collect()
     }
 
+    /// How much is given to the program.
+    pub fn given_bytes(&self) -> usize {
+        let values = self.context.values().map(|value| value.get().len());
+        self.input.get().len() + values.sum::<usize>()
+    }
+
     pub fn input(&self) -> &RawValue {
         &self.input
     }

@@ -35,6 +35,7 @@ use crate::config::PolicyName;
 use crate::config::limits::{self, Capacity};
 use crate::environment::Environment;
 use crate::ids::AgentId;
+use crate::protocol::Execution;
 use crate::runtime::Tasks;
 use crate::worker::{BoundHost, Guest, GuestMake, Launcher, LoadedHost, Snapshot, SpareGuest, Zygotes};
 
@@ -112,11 +113,11 @@ impl Pool {
 
     /// Tells the guest that the agent will most likely get what it will most likely run, if that guest is the agent's
     /// alone. Says whether one is told.
-    pub fn announce(&self, environment: &Arc<Environment>, agent: &AgentId, source: String) -> bool {
+    pub fn announce(&self, environment: &Arc<Environment>, agent: &AgentId, execution: Execution) -> bool {
         let Some(binding) = Binding::of_guest(environment, agent).filter(Binding::is_of_one_agent) else {
             return false;
         };
-        self.state().guests.bound.first(&binding).is_some_and(|guest| guest.announce(source))
+        self.state().guests.bound.first(&binding).is_some_and(|guest| guest.announce(execution))
     }
 
     async fn host(&self, environment: &Arc<Environment>, agent: &AgentId) -> Result<BoundHost, LeaseError> {

@@ -54,29 +54,35 @@ pub struct Budgets {
     pub log_chars_max: usize,
 }
 
+/// A program, and what it gets.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Execution {
+    pub execution_id: String,
+    pub source: String,
+    pub entry: analyzer::Entry,
+    /// Lines of `source` before the submitted text.
+    pub lines_before: u32,
+    /// Where columns of the submitted text have moved.
+    pub shifts: Vec<analyzer::Shift>,
+    /// Those of the environment's functions that the program can use.
+    pub functions: Vec<String>,
+    pub input: Box<RawValue>,
+    /// Values that are given by their names.
+    pub context: BTreeMap<String, Box<RawValue>>,
+    pub budgets: Budgets,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum ToGuest {
-    /// The source of a program that may come next. The guest compiles it, and runs nothing of it before an `Execute`
-    /// with the same source.
-    Announce {
-        source: String,
-    },
-    Execute {
+    /// An execution that may come next. The guest gets everything ready, and runs nothing of it before it is confirmed.
+    Announce(Execution),
+    /// What was announced is to run.
+    Confirm {
         execution_id: String,
-        source: String,
-        entry: analyzer::Entry,
-        /// Lines of `source` before the submitted text.
-        lines_before: u32,
-        /// Where columns of the submitted text have moved.
-        shifts: Vec<analyzer::Shift>,
-        /// Those of the environment's functions that the program can use.
-        functions: Vec<String>,
-        input: Box<RawValue>,
-        /// Values that are given by their names.
-        context: BTreeMap<String, Box<RawValue>>,
-        budgets: Budgets,
     },
+    Execute(Execution),
     Return {
         execution_id: String,
         call_id: u32,

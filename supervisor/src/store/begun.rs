@@ -1,14 +1,17 @@
 //! Executions that have begun and not ended: a line of JSON for each, in files beside the database.
 //!
-//! A line is written before the first call of a program. What stands here and not in the database when a
-//! supervisor starts was interrupted. In the database itself that would be a second transaction for each
+//! A line is written before the first call of a program, and another one if the program does not start after all. What
+//! stands here and not in the database when a supervisor starts was interrupted. In the database itself that would be a second transaction for each
 //! execution, most of which end a millisecond later.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use super::rows::ExecutionStartRow;
 
@@ -24,6 +27,19 @@ pub struct Begun {
     left: HashMap<u64, usize>,
     /// The file of each that is under way.
     file_of: HashMap<String, u64>,
+}
+
+/// What else a line may say: an execution that had begun is not going to be.
+#[derive(Serialize, Deserialize)]
+struct Withdrawn<'a> {
+    withdrawn: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line<'a> {
+    Withdrawn(Withdrawn<'a>),
+    Begun(Box<ExecutionStartRow>),
 }
 
 struct Open {
@@ -73,13 +89,11 @@ impl Begun {
             }
         };
         let number = open.number;
-        if let Err(error) = open.file.write_all(&lines) {
-            // It may end with half a line, so nothing is written behind that.
+        if let Err(error) = open.write(&lines) {
+            // It may end with half a line, so nothing begins behind that.
             self.remove_ended(number);
             return Err(error);
         }
-        open.bytes += lines.len();
-        open.synced = false;
         self.current = Some(open);
         *self.left.entry(number).or_default() += rows.len();
         self.file_of.extend(rows.iter().map(|row| (row.id.clone(), number)));
@@ -94,6 +108,18 @@ impl Begun {
     /// The execution has ended and could not be recorded, so its line stays for the next supervisor.
     pub fn give_up(&mut self, id: &str) {
         self.file_of.remove(id);
+    }
+
+    /// The execution is not going to be, so nobody is to hear that it was interrupted.
+    pub fn withdraw(&mut self, id: &str) -> io::Result<()> {
+        let Some(&number) = self.file_of.get(id) else { return Ok(()) };
+        // What stands before it may have been cut off.
+        let mut line = b"\n".to_vec();
+        serde_json::to_writer(&mut line, &Withdrawn { withdrawn: id.into() })?;
+        line.push(b'\n');
+        let written = self.append(number, &line);
+        self.end(id);
+        written
     }
 
     /// The execution stands in the database as a whole.
@@ -115,6 +141,21 @@ impl Begun {
             return Ok(());
         }
         self.current.insert(open).sync(&self.folder)
+    }
+
+    /// Writes to a file that has lines already.
+    fn append(&mut self, number: u64, line: &[u8]) -> io::Result<()> {
+        match self.current.take() {
+            Some(mut open) if open.number == number => {
+                open.write(line)?;
+                self.current = Some(open);
+                Ok(())
+            }
+            other => {
+                self.current = other;
+                OpenOptions::new().append(true).open(self.path(number))?.write_all(line)
+            }
+        }
     }
 
     fn create(&mut self) -> io::Result<Open> {
@@ -140,6 +181,13 @@ impl Begun {
 }
 
 impl Open {
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.file.write_all(lines)?;
+        self.bytes += lines.len();
+        self.synced = false;
+        Ok(())
+    }
+
     fn sync(&mut self, folder: &Path) -> io::Result<()> {
         if !self.synced {
             self.file.sync_data()?;
@@ -166,17 +214,23 @@ fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The lines of a file. One that was cut off while it was written was never acknowledged.
+/// Who began in a file and was not withdrawn. A line that was cut off while it was written was never acknowledged.
 fn read(path: &Path) -> io::Result<Vec<ExecutionStartRow>> {
     let bytes = std::fs::read(path)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let rows: Vec<_> = lines.map(serde_json::from_slice::<ExecutionStartRow>).collect();
-    let unreadable = rows.iter().filter(|row| row.is_err()).count();
+    let (mut begun, mut withdrawn, mut unreadable) = (Vec::new(), HashSet::new(), 0);
+    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        match serde_json::from_slice(line) {
+            Ok(Line::Begun(row)) => begun.push(*row),
+            Ok(Line::Withdrawn(Withdrawn { withdrawn: id })) => drop(withdrawn.insert(id)),
+            Err(_) => unreadable += 1,
+        }
+    }
     if unreadable > 0 {
         tracing::warn!(file = %path.display(), unreadable, "lines of executions that had begun were cut off");
     }
-    Ok(rows.into_iter().flatten().collect())
+    begun.retain(|row| !withdrawn.contains(row.id.as_str()));
+    Ok(begun)
 }
 
 #[cfg(test)]
@@ -253,6 +307,42 @@ mod tests {
         begun.give_up("c");
         begun.settle().unwrap();
         assert_eq!((begun.count(), left(folder.path())), (0, vec!["c".to_owned()]));
+    }
+
+    #[test]
+    fn who_was_withdrawn_is_not_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut begun, _) = Begun::open(folder.path()).unwrap();
+        begun.begin(&[&row("a", ""), &row("b", ""), &row("c", &"x".repeat(FILE_BYTES_MAX))]).unwrap();
+        begun.withdraw("a").unwrap();
+        assert_eq!((begun.count(), left(folder.path())), (2, vec!["b".to_owned(), "c".to_owned()]));
+        // Its file is full meanwhile, and ends with half a line.
+        begun.begin(&[&row("d", "")]).unwrap();
+        let path = folder.path().join("1.jsonl");
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"id\":").unwrap();
+        begun.withdraw("b").unwrap();
+        begun.withdraw("unknown").unwrap();
+        begun.settle().unwrap();
+        assert_eq!((begun.count(), left(folder.path())), (2, vec!["c".to_owned(), "d".to_owned()]));
+        begun.withdraw("c").unwrap();
+        assert_eq!((count_files(folder.path()), left(folder.path())), (1, vec!["d".to_owned()]));
+        begun.withdraw("d").unwrap();
+        begun.settle().unwrap();
+        assert_eq!((begun.count(), count_files(folder.path())), (0, 0));
+    }
+
+    #[test]
+    fn a_withdrawal_that_fails_stops_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut begun, _) = Begun::open(folder.path()).unwrap();
+        begun.begin(&[&row("a", ""), &row("b", "")]).unwrap();
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        begun.current.as_mut().unwrap().file = full;
+        assert!(begun.withdraw("a").is_err());
+        begun.begin(&[&row("c", "")]).unwrap();
+        assert_eq!((begun.count(), left(folder.path())), (2, ["a", "b", "c"].map(str::to_owned).into()));
+        begun.end("b");
+        assert_eq!(left(folder.path()), ["c"]);
     }
 
     #[test]

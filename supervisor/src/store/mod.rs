@@ -53,6 +53,10 @@ enum Request {
         write: Write,
         reply: Reply,
     },
+    /// One that has begun, and is not going to be.
+    Withdraw {
+        id: String,
+    },
     Sync,
     /// The last request: what comes after it is refused.
     Close {
@@ -107,6 +111,19 @@ impl Store {
         self.request(|reply| Request::Begin { row, reply }).await
     }
 
+    /// The same for an execution that may not be. Its withdrawal has a place in the queue as well; nothing, when half of
+    /// the queue is taken, which is for those that are going to be.
+    pub fn begin_provisionally(&self, row: Arc<ExecutionStartRow>) -> Option<(Pending, Withdrawal)> {
+        if self.requests.capacity() <= QUEUE_MAX / 2 {
+            return None;
+        }
+        let place = self.requests.clone().try_reserve_owned().ok()?;
+        let (reply, answer) = oneshot::channel();
+        let id = row.id.clone();
+        self.requests.try_send(Request::Begin { row, reply }).ok()?;
+        Some((Pending(answer), Withdrawal { id, place: Some(place) }))
+    }
+
     /// Brings the notes to the disk soon, and removes those that nobody needs. Called regularly; a store that is busy or closed goes without.
     pub fn sync(&self) {
         let _ = self.requests.try_send(Request::Sync);
@@ -126,6 +143,28 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).await.map_err(|_| StoreError::Closed)?;
         Ok(Pending(answer))
+    }
+}
+
+/// Withdraws an execution when it is dropped, unless that is called off.
+pub struct Withdrawal {
+    id: String,
+    /// In the queue, so that nobody has to wait for it.
+    place: Option<mpsc::OwnedPermit<Request>>,
+}
+
+impl Withdrawal {
+    /// The execution is going to be.
+    pub fn call_off(mut self) {
+        self.place = None;
+    }
+}
+
+impl Drop for Withdrawal {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            place.send(Request::Withdraw { id: std::mem::take(&mut self.id) });
+        }
     }
 }
 
@@ -215,6 +254,37 @@ mod tests {
             Store::open(&path).unwrap();
             assert_eq!(recorded(), [ended, ["cut off", "interrupted", "return 1", "null"]]);
         }
+    }
+
+    #[tokio::test]
+    async fn executions_that_may_not_be_take_half_of_the_queue_at_most_and_are_withdrawn() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cloister.db");
+        let (store, _) = Store::open(&path).unwrap();
+        let row = |number: usize| {
+            Arc::new(ExecutionStartRow { id: number.to_string(), ..ExecutionStartRow::default() })
+        };
+        let begun: Vec<_> =
+            (0..QUEUE_MAX).map_while(|number| store.begin_provisionally(row(number))).collect();
+        assert!((1..=QUEUE_MAX / 2).contains(&begun.len()), "{}", begun.len());
+        store.commit(environment("a")).await.unwrap();
+        let mut withdrawals = Vec::new();
+        for (pending, withdrawal) in begun {
+            pending.done().await.unwrap();
+            withdrawals.push(withdrawal);
+        }
+        let kept = withdrawals.pop().unwrap();
+        kept.call_off();
+        drop(withdrawals);
+        store.commit(environment("b")).await.unwrap();
+        assert!(store.begin_provisionally(row(QUEUE_MAX)).is_some(), "there is room again");
+        store.close().await.unwrap();
+        drop(store);
+        Store::open(&path).unwrap();
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        let interrupted: u32 =
+            connection.query_row("SELECT count(*) FROM executions", [], |row| row.get(0)).unwrap();
+        assert_eq!(interrupted, 1, "the one whose withdrawal was called off");
     }
 
     #[tokio::test]

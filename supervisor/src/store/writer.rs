@@ -80,6 +80,7 @@ pub struct Writer {
 struct Batch {
     begun: Vec<(Arc<ExecutionStartRow>, Reply)>,
     writes: Vec<(Write, Reply)>,
+    withdrawn: Vec<String>,
     sync: bool,
     close: Option<Reply>,
 }
@@ -94,7 +95,8 @@ impl Batch {
     }
 
     fn add_waiting(&mut self, queue: &mut mpsc::Receiver<Request>) {
-        while self.close.is_none() && self.begun.len() + self.writes.len() < BATCH_MAX {
+        while self.close.is_none() && self.begun.len() + self.writes.len() + self.withdrawn.len() < BATCH_MAX
+        {
             let Ok(request) = queue.try_recv() else { return };
             self.add(request);
         }
@@ -104,6 +106,7 @@ impl Batch {
         match request {
             Request::Begin { row, reply } => self.begun.push((row, reply)),
             Request::Write { write, reply } => self.writes.push((write, reply)),
+            Request::Withdraw { id } => self.withdrawn.push(id),
             Request::Sync => self.sync = true,
             Request::Close { reply } => self.close = Some(reply),
         }
@@ -122,9 +125,14 @@ impl Writer {
             if let Some(time) = self.company_time(&batch) {
                 self.await_company(time, &mut batch, &mut queue);
             }
-            let Batch { begun, writes, sync, close } = batch;
+            let Batch { begun, writes, withdrawn, sync, close } = batch;
             self.begin(begun);
             self.commit_batch(writes);
+            for id in withdrawn {
+                if let Err(error) = self.begun.withdraw(&id) {
+                    tracing::warn!(id, %error, "an execution that did not start will be told of as interrupted if this supervisor is cut off");
+                }
+            }
             if (sync || close.is_some())
                 && let Err(error) = self.begun.settle()
             {

@@ -11,7 +11,7 @@ use super::process::Process;
 use super::zygote::Zygotes;
 use crate::config::{Policy, limits};
 use crate::protocol::frame::Connection;
-use crate::protocol::{FromGuest, ToGuest};
+use crate::protocol::{Execution, FromGuest, ToGuest};
 
 /// What a guest is given at its start, and cannot be changed afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,8 +37,8 @@ pub struct Guest {
     pub executions: u32,
     /// The processor time that it had used when it was last at rest.
     pub cpu_before: Duration,
-    /// Whether something was announced since it was last at rest.
-    announced: bool,
+    /// What was announced since it was last at rest.
+    announced: Option<String>,
     /// More memory than this, and it is replaced.
     bytes_max: u64,
 }
@@ -49,17 +49,24 @@ impl Guest {
         !self.process.has_ended() && self.connection.is_quiet()
     }
 
-    /// Lets it compile a source that may come, once between two executions: what it takes counts as the next one's.
+    /// Lets it get an execution ready that may come, once between two executions: what it takes counts as the next one's.
     /// It does not wait: what the socket does not take at once goes before the next message. Says whether it is told.
-    pub fn announce(&mut self, source: String) -> bool {
-        if std::mem::replace(&mut self.announced, true) {
+    pub fn announce(&mut self, execution: Execution) -> bool {
+        if self.announced.is_some() {
             return false;
         }
-        if self.connection.queue(&ToGuest::Announce { source }).is_err() {
+        let id = execution.execution_id.clone();
+        if self.connection.queue(&ToGuest::Announce(execution)).is_err() {
             return false;
         }
+        self.announced = Some(id);
         // That a guest has gone away is found out when it is to be used.
         !matches!(self.connection.flush().now_or_never(), Some(Err(_)))
+    }
+
+    /// Whether it has got this one ready.
+    pub fn expects(&self, execution_id: &str) -> bool {
+        self.announced.as_deref() == Some(execution_id)
     }
 
     /// Whether so much memory is so much more than at its start that it is better replaced.
@@ -69,7 +76,7 @@ impl Guest {
 
     /// Notes what it has used, so that the next program starts without it; nobody waits for a guest at rest.
     pub fn rest(&mut self) {
-        self.announced = false;
+        self.announced = None;
         self.process.reset_peak();
         self.cpu_before = self.process.meter().cpu();
     }
@@ -92,7 +99,7 @@ impl SpareGuest {
             connection,
             executions: 0,
             cpu_before: Duration::ZERO,
-            announced: false,
+            announced: None,
             bytes_max,
         };
         guest.rest();
