@@ -9,32 +9,32 @@ use nix::unistd::Pid;
 
 /// Where somebody may run, of the processors that the supervisor has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    Anywhere,
+pub enum Affinity {
+    Any,
     On(usize),
     NotOn(usize),
 }
 
-impl Place {
+impl Affinity {
     /// The processor of this thread.
-    pub fn here() -> Place {
-        sched_getcpu().map_or(Place::Anywhere, Place::On)
+    pub fn here() -> Affinity {
+        sched_getcpu().map_or(Affinity::Any, Affinity::On)
     }
 
     /// Any other one.
-    pub fn elsewhere() -> Place {
-        sched_getcpu().map_or(Place::Anywhere, Place::NotOn)
+    pub fn elsewhere() -> Affinity {
+        sched_getcpu().map_or(Affinity::Any, Affinity::NotOn)
     }
 
     fn processors(self) -> nix::Result<CpuSet> {
         match self {
-            Place::Anywhere => sched_getaffinity(Pid::this()),
-            Place::On(processor) => {
+            Affinity::Any => sched_getaffinity(Pid::this()),
+            Affinity::On(processor) => {
                 let mut one = CpuSet::new();
                 one.set(processor)?;
                 Ok(one)
             }
-            Place::NotOn(processor) => {
+            Affinity::NotOn(processor) => {
                 let mut others = sched_getaffinity(Pid::this())?;
                 others.unset(processor)?;
                 Ok(others)
@@ -46,24 +46,26 @@ impl Place {
 /// A process or a thread, and where it was told to run.
 pub struct Placed {
     id: Pid,
-    place: Place,
+    affinity: Affinity,
 }
 
 impl Placed {
     /// One that runs wherever the supervisor does.
     pub fn new(id: Pid) -> Placed {
-        Placed { id, place: Place::Anywhere }
+        Placed { id, affinity: Affinity::Any }
     }
 
     /// One that cannot be moved costs speed alone.
-    pub fn run(&mut self, place: Place) {
-        if place == self.place {
+    pub fn run(&mut self, affinity: Affinity) {
+        if affinity == self.affinity {
             return;
         }
-        let moved = place.processors().and_then(|processors| sched_setaffinity(self.id, &processors));
+        let moved = affinity.processors().and_then(|processors| sched_setaffinity(self.id, &processors));
         match moved {
-            Ok(()) => self.place = place,
-            Err(error) => tracing::debug!(id = %self.id, %error, ?place, "it does not run where it should"),
+            Ok(()) => self.affinity = affinity,
+            Err(error) => {
+                tracing::debug!(id = %self.id, %error, ?affinity, "it does not run where it should")
+            }
         }
     }
 }
@@ -85,6 +87,6 @@ impl Apart {
     pub fn keep(&mut self, wanted: bool) {
         self.wanted = if wanted { self.wanted.saturating_add(1) } else { 0 };
         let apart = self.wanted >= WANTED_MIN;
-        self.placed.run(if apart { Place::elsewhere() } else { Place::Anywhere });
+        self.placed.run(if apart { Affinity::elsewhere() } else { Affinity::Any });
     }
 }

@@ -1,9 +1,11 @@
 //! Guests and hosts that send what no whole harness sends: to the wrong turn, twice, for others, never,
 //! or at random.
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::support::Supervisor;
+use crate::support::{Supervisor, children, processor_ticks, wait_for};
 
 #[test]
 fn an_owned_guest_that_lies_loses_its_own_execution_only() {
@@ -49,6 +51,30 @@ fn an_owned_guest_cannot_prepare_the_next_execution_s_result() {
     assert_eq!(supervisor.result(prepare), "first");
     let next = supervisor.execute("return 'second'");
     assert_ne!(next["result"], "forged", "{next}");
+}
+
+/// It learns of an execution before its turn, and with it the id that a result needs.
+#[test]
+fn an_owned_guest_is_not_believed_before_it_is_told_that_a_program_runs() {
+    let supervisor = Supervisor::with_owned_guests();
+    supervisor.provision();
+    // The analyzer answers nothing until the guest was told, has said its word, and computes.
+    let forge = "received.push = ({ announce }) => { if (announce) { frame({ completed: { executionId: announce.executionId, value: 'forged' } }); for (;;); } }; return 'first'";
+    assert_eq!(supervisor.result(forge), "first");
+    let children = children(supervisor.pid());
+    let analyzer = children.iter().find(|child| child.status("Name") == "analyzer").unwrap();
+    let analyzer = Pid::from_raw(analyzer.pid);
+    let guests = || children.iter().filter(|child| child.kind() == "guest");
+    let ticks = || guests().filter_map(|guest| processor_ticks(guest.pid)).sum::<u64>();
+    let idle = ticks();
+    kill(analyzer, Signal::SIGSTOP).unwrap();
+    let next = std::thread::scope(|scope| {
+        let next = scope.spawn(|| supervisor.execute("return 'second'"));
+        wait_for("a guest that computes", || (ticks() > idle + 5).then_some(()));
+        kill(analyzer, Signal::SIGCONT).unwrap();
+        next.join().unwrap()
+    });
+    assert_eq!(next["result"], "second", "{next}");
 }
 
 /// A sequence that is the same for the same seed (xorshift), so that a failure can be repeated.

@@ -66,19 +66,17 @@ fn what_is_refused_has_not_run_although_its_guest_had_it() {
     supervisor.provision();
     assert_eq!(supervisor.result("return 1"), 1);
     let guests = guests_of(&supervisor);
+    // One that says anything, or is busy, does not serve again.
     for breakout in [
-        "}); globalThis.ran = 1; (function () { return 1",
+        "}); console.log('ran'); (function () { return 1",
+        "}); void Echo(1); (function () { return 1",
         "}); for (;;); (function () { return 1",
-        "}); throw 1; (function () { return 1",
-        "}, globalThis.ran = 1, function () { return 1",
+        "}, console.log('ran'), function () { return 1",
     ] {
         assert_eq!(refusal(&supervisor, "agent", breakout), "code_syntax_error", "{breakout}");
+        assert_eq!(supervisor.result("return await Echo(2)"), 2);
+        assert_eq!(guests_of(&supervisor), guests, "{breakout}: the guest that heard of it has served again");
     }
-    assert_eq!(
-        supervisor.result("return [typeof ran, Object.keys(globalThis).includes('ran')]"),
-        json!(["undefined", false])
-    );
-    assert_eq!(guests_of(&supervisor), guests, "the guest that heard of them has served again");
 }
 
 #[test]
@@ -90,7 +88,8 @@ fn what_is_refused_was_not_interrupted_when_the_supervisor_is_killed() {
     let _waiting = supervisor.begin("waiting", "await Wait({ ms: 60000 })");
     let begun = || {
         let files = std::fs::read_dir(supervisor.data().join("begun")).unwrap();
-        files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect::<String>()
+        // One may be gone already.
+        files.filter_map(|file| std::fs::read_to_string(file.unwrap().path()).ok()).collect::<String>()
     };
     wait_for("the waiting one's beginning", || begun().contains("Wait").then_some(()));
     // Nothing begins before it was read where no processor is idle, as while others begin.
@@ -98,7 +97,8 @@ fn what_is_refused_was_not_interrupted_when_the_supervisor_is_killed() {
         assert_eq!(refusal(&supervisor, "agent", "return ]"), "code_syntax_error");
         assert_eq!(supervisor.result("return await Echo(2)"), 2);
         let begun = begun();
-        (begun.contains("return ]") && begun.contains("withdrawn")).then_some(())
+        let (refused, withdrawn) = (begun.matches("return ]").count(), begun.matches("withdrawn").count());
+        (refused > 0 && refused == withdrawn).then_some(())
     });
     supervisor.signal(Signal::SIGKILL);
     supervisor.wait();
@@ -120,15 +120,15 @@ fn a_program_that_was_announced_ends_as_one_that_was_not() {
         "return [typeof arguments, arguments.length, this === undefined]",
         "const x: number = 1;\nreturn x",
         "return (0, eval)('1 + 1')",
-        // V8 alone finds that it is no program.
-        "return /(?<a>.)(?<a>.)/.test('')",
         "await Echo(1);\nnull.x\nreturn 1",
     ] {
         let of = |agent: &str| {
             let mut body = json!({ "environmentName": "test", "userAgentId": agent, "code": code });
             body["input"] = json!({ "day": 1 });
             body["context"] = json!({ "region": ["eu"] });
-            let execution = supervisor.post("/api/execute", &body).body;
+            let answer = supervisor.post("/api/execute", &body);
+            assert_eq!(answer.status, 200, "{code}: {answer:?}");
+            let execution = answer.body;
             ["status", "result", "errorDetails", "warnings"].map(|field| execution[field].clone())
         };
         assert_eq!(supervisor.execute_for("one", "return 0 // a guest")["result"], 0);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 pub use backend::Backend;
 pub use installation::{Installation, RawPrograms};
-pub use processes::{Jailed, children, control_groups, scheduling_policy};
+pub use processes::{Jailed, children, control_groups, processor_ticks, scheduling_policy};
 pub use supervisor::{Answer, Supervisor, node, probe_script, program};
 
 /// How long anything may take on a machine under load.

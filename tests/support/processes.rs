@@ -118,9 +118,18 @@ impl Jailed {
 
 /// The number of a process's scheduling policy, field 41 in `proc_pid_stat(5)`.
 pub fn scheduling_policy(pid: i32) -> Option<i32> {
+    stat_field(pid, 41)?.parse().ok()
+}
+
+/// How long a process has computed, in clock ticks: field 14.
+pub fn processor_ticks(pid: i32) -> Option<u64> {
+    stat_field(pid, 14)?.parse().ok()
+}
+
+fn stat_field(pid: i32, number: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(") ").unwrap();
-    fields.split(' ').nth(41 - 3).unwrap().parse().ok()
+    fields.split(' ').nth(number - 3).map(str::to_owned)
 }
 
 /// The children of a process that are jailed Node processes or about to become one.

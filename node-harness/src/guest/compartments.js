@@ -2,8 +2,6 @@
 /**
  * Fresh compartments: each serves one execution. The next is made while nobody waits for it.
  *
- * A program that may come can be compiled before it does. Nothing of it runs until it is confirmed.
- *
  * They are to a program what SES's `Compartment` is, with its evaluators, its checks of a text and what it
  * permits, and are made in another way. SES defines each property of an empty object and compiles an evaluator
  * for it; here a constructor gives V8 the shape of the global object beforehand, and what a program is evaluated
@@ -114,7 +112,7 @@ export const makeCompartments = (Compartment, globals) => {
   /** @type {ReturnType<typeof make> | undefined} */
   let next = make();
   return Object.freeze({
-    /** A compartment that no program ran in, for the program that runs now; an earlier one has ended. */
+    /** A compartment that no program ran in, for the program that runs now or may run next; an earlier one has ended. */
     take: () => {
       const taken = next ?? make();
       next = undefined;

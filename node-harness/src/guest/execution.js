@@ -98,8 +98,8 @@ export const makeExecution = ({ channel, endowments, printing, timers }, compart
   return {
     start: () => void run().catch(fail),
     /**
-     * Gets everything ready, and starts if it is confirmed, for which it waits. Otherwise nothing of the program has
-     * run, and it is over.
+     * Gets everything ready, and starts if it is confirmed, for which it waits once the program is compiled. Otherwise
+     * nothing of the program has run, and it is over.
      *
      * @param {() => boolean} isConfirmed
      */

@@ -1,5 +1,7 @@
 //! The function that a program is put into, and what can be said of it before the program was read.
 
+use std::collections::HashSet;
+
 use crate::{Entry, Language, Program, Submission};
 
 /// The head of a wrapped program.
@@ -41,19 +43,13 @@ impl Likely {
 /// What most programs of this look become. It is a guess from words alone: nothing is read, and nothing may depend
 /// on it but time.
 pub fn likely(submission: &Submission) -> Option<Likely> {
-    let Submission { source, functions, .. } = submission;
-    let is_mentioned = |name: &str| is_word_of(name, source);
-    let all = is_mentioned("this") || WAYS_TO_NAMES.iter().any(|way| is_mentioned(way));
-    let functions = functions.iter().filter(|name| all || is_mentioned(name)).cloned().collect();
-    likely_source(submission).map(|source| Likely { source, functions })
-}
-
-fn is_word_of(word: &str, text: &str) -> bool {
+    let source = likely_source(submission)?;
     let is_part = |character: char| character.is_alphanumeric() || "_$".contains(character);
-    text.match_indices(word).any(|(at, _)| {
-        let (before, after) = (text[..at].chars().next_back(), text[at + word.len()..].chars().next());
-        !before.is_some_and(is_part) && !after.is_some_and(is_part)
-    })
+    let words: HashSet<&str> = submission.source.split(|character| !is_part(character)).collect();
+    let all = words.contains("this") || WAYS_TO_NAMES.iter().any(|way| words.contains(way));
+    let is_likely = |name: &&String| all || words.contains(name.as_str());
+    let functions = submission.functions.iter().filter(is_likely).cloned().collect();
+    Some(Likely { source, functions })
 }
 
 fn likely_source(submission: &Submission) -> Option<String> {

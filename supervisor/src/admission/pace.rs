@@ -36,6 +36,11 @@ impl Pace {
         self.processors.saturating_sub(beginning + 1)
     }
 
+    /// Whether one that begins now has two processors, and none beside it.
+    pub fn has_a_pair(&self) -> bool {
+        self.processors == 2 && self.idle_processors() == 1
+    }
+
     /// Waits for a turn.
     pub async fn turn(&self) -> Turn {
         // Nobody closes it; without a permit the execution would still be within the bounds of admission.
@@ -125,6 +130,17 @@ mod tests {
         assert!(futures_util::poll!(&mut waiting).is_pending());
         turn.release();
         assert_eq!(run(&pace, async { 7 }).await, 7);
+    }
+
+    #[tokio::test]
+    async fn one_alone_has_a_pair_of_processors_where_there_are_two() {
+        assert!(!Pace::new(1, 4).has_a_pair() && !Pace::new(3, 4).has_a_pair());
+        let pace = Pace::new(2, 4);
+        assert!(pace.has_a_pair());
+        let turn = pace.turn().await;
+        assert!(!pace.has_a_pair());
+        turn.release();
+        assert!(pace.has_a_pair());
     }
 
     #[tokio::test(start_paused = true)]

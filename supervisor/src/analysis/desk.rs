@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 use super::{AnalysisError, WAITING_STEP_BYTES};
 use crate::config::limits;
-use crate::processors::{Place, Placed};
+use crate::processors::{Affinity, Placed};
 use crate::protocol::frame::{Connection, FrameError, Postcard};
 use crate::runtime::Tasks;
 use crate::worker::{self, ExitCause, Launch, LaunchError, Launcher, Process};
@@ -126,7 +126,7 @@ struct Analyzer {
 impl Analyzer {
     /// Keeps it on the processor of this thread, which most likely waits for the answer, or lets it run anywhere.
     fn place(&mut self, here: bool) {
-        self.placed.run(if here { Place::here() } else { Place::Anywhere });
+        self.placed.run(if here { Affinity::here() } else { Affinity::Any });
     }
 
     fn is_usable(&self) -> bool {

@@ -88,7 +88,7 @@ pub const CALL_MOMENT: Duration = Duration::from_millis(1);
 pub const AWAKE_TIME: Duration = Duration::from_millis(5);
 /// What a guest is let compile before it was analyzed: as many regular expressions of the dearest kind take 0.1 s.
 pub const ANNOUNCED_BYTES_MAX: usize = 8 * 1024;
-/// What it is told beforehand of input and context.
+/// What it is told beforehand of input, context and functions.
 pub const ANNOUNCED_GIVEN_BYTES_MAX: usize = 32 * 1024;
 /// How long an accepted request waits for its turn.
 pub const QUEUE_TIME_MAX: Duration = Duration::from_secs(10);

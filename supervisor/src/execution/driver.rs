@@ -37,8 +37,8 @@ use crate::worker::{BoundHost, ExitCause, Guest, exit_of};
 /// What an execution has when its program starts.
 pub struct Start<'a> {
     pub record: Beginning,
-    /// Whether it was announced as what it is.
-    pub announced: bool,
+    /// Whether it is what its guest was told, if one was.
+    pub confirmed: bool,
     pub turn: &'a Turn,
     pub awake: &'a Awake,
 }
@@ -67,7 +67,7 @@ pub async fn drive(
         id: id.to_string(),
         request,
         beginning: Some(start.record),
-        announced: start.announced,
+        confirmed: start.confirmed,
         turn: start.turn,
         awake: start.awake,
         patience: None,
@@ -111,7 +111,7 @@ struct Run<'a> {
     request: &'a ExecutionRequest,
     /// Until it is written, no call is forwarded.
     beginning: Option<Beginning>,
-    announced: bool,
+    confirmed: bool,
     turn: &'a Turn,
     awake: &'a Awake,
     /// When a call that is not answered gives the turn up.
@@ -134,7 +134,13 @@ const UNHEARD_CPU_MAX: Duration = Duration::from_millis(20);
 
 impl Run<'_> {
     async fn until_end(&mut self, program: &analyzer::Program) -> Stop {
-        let start = match self.announced && self.guest.expects(&self.id) {
+        let announced = self.guest.expects(&self.id);
+        // It knows the id already, and has no say before it is told that the program runs.
+        let connection = &self.guest.connection;
+        if announced && !connection.is_quiet() && !connection.has_closed() {
+            return lied("a message before its turn");
+        }
+        let start = match self.confirmed && announced {
             true => ToGuest::Confirm { execution_id: self.id.clone() },
             false => ToGuest::Execute(told::execution(&self.id, self.request, program)),
         };

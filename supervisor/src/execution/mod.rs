@@ -13,6 +13,7 @@ mod ending;
 mod excerpt;
 mod ledger;
 mod outcome;
+mod prepared;
 mod record;
 mod request;
 mod told;
@@ -22,20 +23,21 @@ mod watch;
 use std::sync::Arc;
 use std::time::Instant;
 
-use analyzer::{EntryKind, Language, Likely, Program, Submission};
+use analyzer::{EntryKind, Language, Program};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use driver::{Driven, Start};
 pub use ledger::{EffectState, Ledger};
 use outcome::Outcome;
+use prepared::{Prepared, at_once, likely};
 pub use record::Recorded;
 pub use request::{ExecutionRequest, RequestRefusal, WireExecution};
 use watch::Computing;
 
 use crate::admission::{Admission, Overloaded, Pace, Permit, Turn};
 use crate::analysis::{Analysis, AnalysisError};
-use crate::audit::{Audit, Beginning, StartRow, Withdrawal};
+use crate::audit::{Audit, StartRow};
 use crate::awake::Awake;
 use crate::clock::now_ms;
 use crate::config::limits;
@@ -65,16 +67,6 @@ pub enum ExecutionRefusal {
     ShuttingDown,
     #[error("the caller went away before the program started")]
     Cancelled,
-}
-
-/// An execution whose record is about to begin. It is withdrawn, if it may be and does not come to be.
-struct Begun {
-    id: ExecutionId,
-    start: StartRow,
-    record: Beginning,
-    withdrawal: Option<Withdrawal>,
-    /// What its guest was told that it is.
-    announced: Option<Likely>,
 }
 
 /// A program that has ended, and what may be left of its processes.
@@ -144,13 +136,13 @@ impl Executor {
             return Err(ExecutionRefusal::ShuttingDown);
         }
         self.awake.for_a_moment();
-        let (program, permit, begun) = tokio::select! {
+        let (program, permit, mut announced) = tokio::select! {
             admitted = self.admit(&request) => admitted?,
             () = cancel.cancelled() => return Err(ExecutionRefusal::Cancelled),
         };
-        let turn = self.pace.turn().await;
+        let turn = at_once(&mut announced, self.pace.turn()).await;
         // It is large, and would be moved on its way.
-        let run = Box::pin(self.run(&request, &program, begun, cancel, &turn));
+        let run = Box::pin(self.run(&request, &program, announced, cancel, &turn));
         let ran = turn.during(run).await?;
         let Ran { id, start, started, outcome, guest_left, host_left } = ran;
         let (environment, agent) = (Arc::clone(request.environment()), request.agent().clone());
@@ -180,40 +172,21 @@ impl Executor {
     async fn admit(
         &self,
         request: &ExecutionRequest,
-    ) -> Result<(Arc<Program>, Permit, Option<Begun>), ExecutionRefusal> {
+    ) -> Result<(Arc<Program>, Permit, Option<Prepared>), ExecutionRefusal> {
         let place = self.admission.enter(request.agent(), request.priority())?;
-        self.audit.keep_apart(self.pace.idle_processors() == 1);
-        let (program, begun) = match self.analysis.known(request.submission()) {
+        self.audit.keep_apart(self.pace.has_a_pair());
+        let (program, mut announced) = match self.analysis.known(request.submission()) {
             Ok(program) => (program, None),
             Err(unseen) => {
                 let idle = self.pace.idle_processors();
                 let likely = if idle > 0 { likely(request, &unseen.submission) } else { None };
-                let begun = likely.and_then(|likely| self.announce(request, likely));
-                let announced = begun.as_ref().is_some_and(|begun| begun.announced.is_some());
+                let announced = likely.and_then(|likely| self.announce(request, likely));
                 // Where one processor alone is idle, the guest has it.
-                (self.analysis.analyze(unseen, announced && idle == 1).await?, begun)
+                (self.analysis.analyze(unseen, announced.is_some() && idle == 1).await?, announced)
             }
         };
-        Ok((program, self.admission.admit(place).await?, begun))
-    }
-
-    /// Begins what will most likely be, and lets the agent's guest get it ready, while the analyzer reads it. The
-    /// record first: what writes it may wait behind a guest that compiles, and is done sooner.
-    fn announce(&self, request: &ExecutionRequest, likely: Likely) -> Option<Begun> {
-        let id = ExecutionId::new();
-        let start = record::beginning(&self.audit, &id, request, now_ms());
-        let (record, withdrawal) = self.audit.begin_provisionally(Arc::clone(&start))?;
-        let execution = told::likely(&id, request, &likely);
-        let is_told = self.pool.announce(request.environment(), request.agent(), execution);
-        let announced = is_told.then_some(likely);
-        Some(Begun { id, start, record, withdrawal: Some(withdrawal), announced })
-    }
-
-    async fn begin(&self, request: &ExecutionRequest, started_at: i64) -> Result<Begun, ExecutionRefusal> {
-        let id = ExecutionId::new();
-        let start = record::beginning(&self.audit, &id, request, started_at);
-        let record = self.audit.begin(Arc::clone(&start)).await.map_err(ExecutionRefusal::Audit)?;
-        Ok(Begun { id, start, record, withdrawal: None, announced: None })
+        let permit = at_once(&mut announced, self.admission.admit(place)).await?;
+        Ok((program, permit, announced))
     }
 
     /// From the lease to the end of the program.
@@ -221,7 +194,7 @@ impl Executor {
         &self,
         request: &ExecutionRequest,
         program: &Program,
-        begun: Option<Begun>,
+        mut announced: Option<Prepared>,
         cancel: CancellationToken,
         turn: &Turn,
     ) -> Result<Ran, ExecutionRefusal> {
@@ -230,7 +203,7 @@ impl Executor {
         let lease = match unknown::error_of(&program.unknown, &environment.endowments) {
             Some(error) => Err(outcome::not_started(error)),
             None => tokio::select! {
-                leased = self.pool.lease(environment, request.agent()) => match leased {
+                leased = at_once(&mut announced, self.pool.lease(environment, request.agent())) => match leased {
                     Ok(lease) => Ok(lease),
                     Err(error @ LeaseError::Initialize(_)) => Err(outcome::initialize_failed(&error)),
                     Err(error) => return Err(ExecutionRefusal::Start(error)),
@@ -238,14 +211,14 @@ impl Executor {
                 () = cancel.cancelled() => return Err(ExecutionRefusal::Cancelled),
             },
         };
-        let begun = match begun {
-            Some(begun) => begun,
-            None => self.begin(request, started_at).await?,
+        let Prepared { id, start, record, announced } = match announced {
+            Some(announced) => announced,
+            None => self.prepare(request, started_at).await?,
         };
-        let Begun { id, start, record, withdrawal, announced } = begun;
-        if let Some(withdrawal) = withdrawal {
+        let confirmed = announced.is_some_and(|(likely, withdrawal)| {
             withdrawal.call_off();
-        }
+            likely.is(program)
+        });
         let mut lease = match lease {
             Ok(lease) => lease,
             Err(outcome) => {
@@ -256,8 +229,7 @@ impl Executor {
             self.record_egress_after(earlier, events);
         }
         let replacement = async { self.pool.guest(environment, request.agent()).await.ok() };
-        let announced = announced.is_some_and(|likely| likely.is(program));
-        let with = Start { record, announced, turn, awake: &self.awake };
+        let with = Start { record, confirmed, turn, awake: &self.awake };
         let driven = driver::drive(&id, request, program, with, lease, cancel, replacement).await;
         let Driven { outcome, guest_left, host_left } = driven;
         Ok(Ran { id, start, started, outcome, guest_left, host_left })
@@ -367,13 +339,6 @@ impl HostLeft {
         self.host.executions += 1;
         self.host
     }
-}
-
-/// What the program will most likely be, if it is short enough to be announced.
-fn likely(request: &ExecutionRequest, submission: &Submission) -> Option<Likely> {
-    let is_short = submission.source.len() <= limits::ANNOUNCED_BYTES_MAX
-        && request.given_bytes() <= limits::ANNOUNCED_GIVEN_BYTES_MAX;
-    is_short.then(|| analyzer::likely(submission)).flatten()
 }
 
 /// An error that the supervisor itself reports.

@@ -171,8 +171,8 @@ impl ExecutionRequest {
 
     /// How much is given to the program.
     pub fn given_bytes(&self) -> usize {
-        let values = self.context.values().map(|value| value.get().len());
-        self.input.get().len() + values.sum::<usize>()
+        let context = self.context.iter().map(|(key, value)| key.len() + value.get().len());
+        self.input.get().len() + context.sum::<usize>()
     }
 
     pub fn input(&self) -> &RawValue {

@@ -112,8 +112,13 @@ impl Pool {
     }
 
     /// Tells the guest that the agent will most likely get what it will most likely run, if that guest is the agent's
-    /// alone. Says whether one is told.
-    pub fn announce(&self, environment: &Arc<Environment>, agent: &AgentId, execution: Execution) -> bool {
+    /// alone. `execution` is asked for if there is a guest to be told. Says whether one is told.
+    pub fn announce(
+        &self,
+        environment: &Arc<Environment>,
+        agent: &AgentId,
+        execution: impl FnOnce() -> Option<Execution>,
+    ) -> bool {
         let Some(binding) = Binding::of_guest(environment, agent).filter(Binding::is_of_one_agent) else {
             return false;
         };

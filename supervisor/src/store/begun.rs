@@ -82,7 +82,9 @@ impl Begun {
             Some(open) if open.bytes < FILE_BYTES_MAX => open,
             full => {
                 if let Some(mut full) = full {
-                    full.sync(&self.folder)?;
+                    if self.left.get(&full.number) != Some(&0) {
+                        full.sync(&self.folder)?;
+                    }
                     self.remove_ended(full.number);
                 }
                 self.create()?
@@ -181,8 +183,12 @@ impl Begun {
 }
 
 impl Open {
+    /// What is written in part is taken back, if that can be.
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.file.write_all(lines)?;
+        if let Err(error) = self.file.write_all(lines) {
+            let _ = self.file.set_len(self.bytes as u64);
+            return Err(error);
+        }
         self.bytes += lines.len();
         self.synced = false;
         Ok(())

@@ -127,12 +127,12 @@ impl Writer {
             }
             let Batch { begun, writes, withdrawn, sync, close } = batch;
             self.begin(begun);
-            self.commit_batch(writes);
             for id in withdrawn {
                 if let Err(error) = self.begun.withdraw(&id) {
                     tracing::warn!(id, %error, "an execution that did not start will be told of as interrupted if this supervisor is cut off");
                 }
             }
+            self.commit_batch(writes);
             if (sync || close.is_some())
                 && let Err(error) = self.begun.settle()
             {

@@ -51,10 +51,11 @@ impl Guest {
 
     /// Lets it get an execution ready that may come, once between two executions: what it takes counts as the next one's.
     /// It does not wait: what the socket does not take at once goes before the next message. Says whether it is told.
-    pub fn announce(&mut self, execution: Execution) -> bool {
+    pub fn announce(&mut self, execution: impl FnOnce() -> Option<Execution>) -> bool {
         if self.announced.is_some() {
             return false;
         }
+        let Some(execution) = execution() else { return false };
         let id = execution.execution_id.clone();
         if self.connection.queue(&ToGuest::Announce(execution)).is_err() {
             return false;
@@ -64,7 +65,7 @@ impl Guest {
         !matches!(self.connection.flush().now_or_never(), Some(Err(_)))
     }
 
-    /// Whether it has got this one ready.
+    /// Whether this one was announced to it.
     pub fn expects(&self, execution_id: &str) -> bool {
         self.announced.as_deref() == Some(execution_id)
     }
