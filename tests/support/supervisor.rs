@@ -330,16 +330,22 @@ impl Supervisor {
         rows.map(|row| Value::Object(row.unwrap())).collect()
     }
 
-    /// The executions that have begun and have no row yet, as the files beside the database tell.
+    /// The executions that have begun, were not withdrawn and have no row yet, as the files beside the database tell.
     pub fn running(&self) -> Vec<Value> {
         let files = std::fs::read_dir(self.data().join("begun")).unwrap();
         // A file whose executions have all ended may go at this moment.
         let lines: String =
             files.filter_map(|file| std::fs::read_to_string(file.unwrap().path()).ok()).collect();
         // A line may be half written at this moment.
-        let begun = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let (withdrawn, begun): (Vec<Value>, Vec<Value>) =
+            lines.partition(|line| line["withdrawn"].is_string());
         let records = self.records();
-        begun.filter(|begun| records.iter().all(|record| record["id"] != begun["id"])).collect()
+        let is_over = |id: &Value| {
+            records.iter().any(|record| record["id"] == *id)
+                || withdrawn.iter().any(|withdrawal| withdrawal["withdrawn"] == *id)
+        };
+        begun.into_iter().filter(|begun| !is_over(&begun["id"])).collect()
     }
 
     /// What hosts did after their executions: the execution's id, and the events.
