@@ -36,6 +36,21 @@ fn a_guest_hears_beforehand_what_its_own_agent_asks_for_and_nothing_of_others() 
     let long = format!("{} {}", program(2), "x".repeat(8 * 1024));
     assert_eq!(heard("one", &long), nothing);
     expect_itself("other", 2);
+    // Nor is one that much is given to, be it in values or in their names.
+    let given = |number: u32, field: &str, value: Value| {
+        let mut body = json!({ "environmentName": "test", "userAgentId": "other", "code": program(number) });
+        body[field] = value;
+        supervisor.post("/api/execute", &body).body["result"].clone()
+    };
+    let (few, many) = ("x".repeat(30 * 1024), "x".repeat(33 * 1024));
+    let names = |length: usize| json!({ "a".repeat(length): 0 });
+    for (number, field, short, long) in
+        [(20, "input", json!(few), json!(many)), (30, "context", names(few.len()), names(many.len()))]
+    {
+        let heard = given(number, field, short);
+        assert!(heard[0]["announce"]["source"].is_string(), "{field}: {heard}");
+        assert_eq!(given(number + 1, field, long), json!([]), "{field}");
+    }
     // It was taken for JavaScript.
     let (sources, confirmed) = heard("other", "const none: number = 0; return received.splice(none)");
     assert!(sources.len() == 1 && !confirmed, "{sources:?}");

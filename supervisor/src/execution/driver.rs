@@ -134,13 +134,7 @@ const UNHEARD_CPU_MAX: Duration = Duration::from_millis(20);
 
 impl Run<'_> {
     async fn until_end(&mut self, program: &analyzer::Program) -> Stop {
-        let announced = self.guest.expects(&self.id);
-        // It knows the id already, and has no say before it is told that the program runs.
-        let connection = &self.guest.connection;
-        if announced && !connection.is_quiet() && !connection.has_closed() {
-            return lied("a message before its turn");
-        }
-        let start = match self.confirmed && announced {
+        let start = match self.confirmed && self.guest.expects(&self.id) {
             true => ToGuest::Confirm { execution_id: self.id.clone() },
             false => ToGuest::Execute(told::execution(&self.id, self.request, program)),
         };

@@ -61,7 +61,8 @@ pub fn likely(request: &ExecutionRequest, submission: &Submission) -> Option<Lik
     (given <= limits::ANNOUNCED_GIVEN_BYTES_MAX).then_some(likely)
 }
 
-/// Waits for something. Who has to wait withdraws what was announced: nobody knows how long it would stand there.
+/// Waits for something. Who has to wait withdraws what was announced: nobody knows how long it would stand there, and a
+/// guest that was found quiet and knows the id would have the time to speak before its turn.
 pub async fn at_once<W: Future>(announced: &mut Option<Prepared>, wanted: W) -> W::Output {
     let mut wanted = std::pin::pin!(wanted);
     match futures_util::poll!(&mut wanted) {

@@ -1,8 +1,8 @@
 //! Executions that have begun and not ended: a line of JSON for each, in files beside the database.
 //!
-//! A line is written before the first call of a program, and another one if the program does not start after all. What
-//! stands here and not in the database when a supervisor starts was interrupted. In the database itself that would be a second transaction for each
-//! execution, most of which end a millisecond later.
+//! A line is written before the first call of a program, and another one if the program does not start after all.
+//! What stands here and not in the database when a supervisor starts was interrupted. In the database itself that
+//! would be a second transaction for each execution, most of which end a millisecond later.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -183,12 +183,8 @@ impl Begun {
 }
 
 impl Open {
-    /// What is written in part is taken back, if that can be.
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        if let Err(error) = self.file.write_all(lines) {
-            let _ = self.file.set_len(self.bytes as u64);
-            return Err(error);
-        }
+        self.file.write_all(lines)?;
         self.bytes += lines.len();
         self.synced = false;
         Ok(())
